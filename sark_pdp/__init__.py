@@ -1,0 +1,1 @@
+"""SARK PDP: a policy decision point that runs beside each workload."""

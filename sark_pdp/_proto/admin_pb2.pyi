@@ -1,0 +1,65 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("serving", "bundles", "problems", "caches", "audit")
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    CACHES_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    serving: bool
+    bundles: _containers.RepeatedCompositeFieldContainer[Bundle]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    caches: _containers.RepeatedCompositeFieldContainer[Cache]
+    audit: AuditTrail
+    def __init__(self, serving: _Optional[bool] = ..., bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., caches: _Optional[_Iterable[_Union[Cache, _Mapping]]] = ..., audit: _Optional[_Union[AuditTrail, _Mapping]] = ...) -> None: ...
+
+class Bundle(_message.Message):
+    __slots__ = ("name", "revision", "digest", "error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    revision: str
+    digest: str
+    error: str
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Cache(_message.Message):
+    __slots__ = ("name", "entries", "capacity", "hits", "misses")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    entries: int
+    capacity: int
+    hits: int
+    misses: int
+    def __init__(self, name: _Optional[str] = ..., entries: _Optional[int] = ..., capacity: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ...) -> None: ...
+
+class AuditTrail(_message.Message):
+    __slots__ = ("source", "sequence", "queued", "spool_bytes", "dropped")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    SPOOL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    sequence: int
+    queued: int
+    spool_bytes: int
+    dropped: int
+    def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ..., queued: _Optional[int] = ..., spool_bytes: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The decision itself: deadline, ask, fail closed, audit."""

@@ -1,0 +1,56 @@
+"""One hierarchy of errors. Each message is one sentence for the person who meets it; `transport` and `cli` translate them once."""
+
+
+class SarkError(Exception):
+    """Anything that this package refuses or fails to do."""
+
+
+class StartError(SarkError):
+    """The process cannot start as configured: a setting, a file, a socket or a folder is not usable."""
+
+
+class SettingsError(StartError):
+    """A setting is unknown, of the wrong type or unit, or names a missing file."""
+
+
+class BundleError(SarkError):
+    """A bundle cannot be read, verified, built or activated."""
+
+
+class AuditError(SarkError):
+    """The audit trail cannot be opened, read or written."""
+
+
+class RequestError(SarkError):
+    """A call that gets no decision."""
+
+
+class InvalidRequestError(RequestError):
+    """The message is malformed; `field` is the part of it that is, in the wire's names."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class UnknownEntrypointError(RequestError):
+    """No loaded policy has this entrypoint."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"policy: there is no entrypoint {name!r}; the loaded ones are {', '.join(known) or 'none'}")
+
+
+class NotReadyError(RequestError):
+    """No bundle is active yet, or the process is going down."""
+
+
+class OverloadedError(RequestError):
+    """A limit on concurrent calls or on bytes in flight is reached."""
+
+
+class DeadlineExceededError(RequestError):
+    """The caller's deadline passed before an evaluation was started."""
+
+
+class EvaluationError(SarkError):
+    """A policy could not be evaluated for this input: a denial with OUTCOME_ERROR, and audited."""

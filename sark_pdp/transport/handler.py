@@ -1,0 +1,123 @@
+"""The seam between what carries a call (a gRPC server) and what answers it: bytes in, bytes out."""
+
+from collections.abc import Iterator, Mapping
+from enum import Enum, IntEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from sark_pdp.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    UnknownEntrypointError,
+)
+from sark_pdp.model import NO_DEADLINE, Deadline, Origin
+
+Pairs = tuple[tuple[str, str | bytes], ...]
+"""Metadata: lower-case names; values are bytes where the name ends in `-bin`."""
+
+RETRY_PUSHBACK: Pairs = (("grpc-retry-pushback-ms", "1000"),)
+"""Tells a client's retry policy to wait; the proposal A6 of gRPC names it."""
+
+
+class Status(IntEnum):
+    """The gRPC status codes that this process answers with."""
+
+    OK = 0
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+class Reply(Struct, frozen=True):
+    """One message, or a status that is not OK."""
+
+    message: bytes = b""
+    status: Status = Status.OK
+    details: str = ""
+    initial: Pairs = ()
+    trailing: Pairs = ()
+
+
+class Metadata(Struct, frozen=True):
+    """What came with a call, as far as the carrier can tell."""
+
+    deadline: Deadline = NO_DEADLINE
+    origin: Origin = Origin()
+    pairs: Pairs = ()
+
+
+class Refusal(Enum):
+    """Why a call is refused before anything looks at its message."""
+
+    TOO_MANY_CALLS = "limits.max_concurrent calls are in flight; try again, or send less at once"
+    TOO_MANY_BYTES = "limits.in_flight_bytes are in flight; try again, or send less at once"
+    INTERNAL = "the decision point failed; its log has the reason"
+
+
+class Kind(Enum):
+    """How many messages travel each way."""
+
+    UNARY = "unary"
+    STREAM = "bidi_stream"
+    """A sequence of messages, each answered, in order."""
+    WATCH = "server_stream"
+    """One message is answered with many."""
+
+
+class Method(Protocol):
+    """Answers the messages of one gRPC method. Thread-safe."""
+
+    kind: Kind
+
+    def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
+        """The answer where it can be given without waiting; None: call `answer` on a thread that may wait."""
+
+    def answer(self, metadata: Metadata, message: bytes) -> Reply:
+        """The answer; waits for caches, databases and slow policies."""
+
+    def watch(self, metadata: Metadata, message: bytes) -> Iterator[Reply]:
+        """Only of Kind.WATCH: the answers as they come; closed by the carrier when the caller is gone."""
+
+    def refusal(self, reason: Refusal) -> Reply:
+        """What to say without looking at the message."""
+
+
+Methods = Mapping[str, Method]
+"""By full name, as in `/sark.pdp.v1.PolicyDecision/Check`."""
+
+
+def status_of(error: RequestError) -> Status:
+    """The gRPC status that a native caller sees for a call that got no decision."""
+    match error:
+        case InvalidRequestError():
+            return Status.INVALID_ARGUMENT
+        case UnknownEntrypointError():
+            return Status.NOT_FOUND
+        case NotReadyError():
+            return Status.UNAVAILABLE
+        case OverloadedError():
+            return Status.RESOURCE_EXHAUSTED
+        case DeadlineExceededError():
+            return Status.DEADLINE_EXCEEDED
+        case _:
+            return Status.INTERNAL
+
+
+def refused(error: RequestError) -> Reply:
+    """The native answer to a call that got no decision."""
+    status = status_of(error)
+    return Reply(
+        status=status,
+        details=str(error),
+        trailing=RETRY_PUSHBACK if status is Status.RESOURCE_EXHAUSTED else (),
+    )
