@@ -1,0 +1,120 @@
+"""The files of a bundle: a gzipped tar archive, read into memory without trusting a byte of it."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sark_pdp.errors import BundleError
+
+MAX_BYTES = 128 * 1024 * 1024
+"""How large a bundle may be unpacked; compiled policies take about 150 KB, the rest is data."""
+
+_CHUNK = 1024 * 1024
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+# All that tarfile raises for headers that make no sense; not every one of them is its own error.
+_MALFORMED = (tarfile.TarError, EOFError, OSError, ValueError, IndexError, OverflowError, RecursionError)
+
+
+def read_archive(path: Path, max_bytes: int) -> tuple[dict[str, memoryview], int]:
+    """The content of each regular file by its path without a leading `/`, and the size of the archive itself, in bytes.
+
+    Raises BundleError where it cannot be read, is damaged, unpacks to more than `max_bytes`, or holds anything but
+    plain files and folders.
+    """
+    try:
+        with path.open("rb") as file:
+            packed = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise BundleError(f"bundle {path}: there is no such file") from None
+    except OSError as error:
+        raise BundleError(f"bundle {path}: cannot be read: {error.strerror or error}") from None
+    if len(packed) > max_bytes:
+        raise BundleError(f"bundle {path}: is larger than the {max_bytes} bytes allowed")
+    unpacked = _gunzip(path, packed, max_bytes)
+    return _files(path, unpacked), len(packed)
+
+
+def content_digest(files: Mapping[str, bytes | memoryview]) -> str:
+    """SHA-256, in hex, over paths and contents: the same for the same files however they were packed."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        encoded = name.encode()
+        digest.update(len(encoded).to_bytes(8) + encoded)
+        digest.update(len(files[name]).to_bytes(8))
+        digest.update(files[name])
+    return digest.hexdigest()
+
+
+def pack_archive(files: Mapping[str, bytes]) -> bytes:
+    """The gzipped tar archive of these files; the same bytes for the same files."""
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=packed, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name in sorted(files):
+            member = tarfile.TarInfo("/" + name)  # As OPA names them; its default for mode, owner and time is fixed.
+            member.size = len(files[name])
+            tar.addfile(member, io.BytesIO(files[name]))
+    return packed.getvalue()
+
+
+def _gunzip(path: Path, packed: bytes, max_bytes: int) -> bytes:
+    """Never holds more than one chunk over the limit, whatever the archive would unpack to."""
+    unpacked = bytearray()
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as zipped:
+            while chunk := zipped.read(_CHUNK):
+                unpacked += chunk
+                if len(unpacked) > max_bytes:
+                    raise BundleError(f"bundle {path}: unpacks to more than the {max_bytes} bytes allowed")
+    except EOFError:
+        raise BundleError(f"bundle {path}: is truncated; fetch or build it again") from None
+    except gzip.BadGzipFile as error:
+        if not packed.startswith(b"\x1f\x8b"):
+            raise BundleError(f"bundle {path}: is not a gzipped tar archive") from None
+        raise BundleError(f"bundle {path}: is damaged ({error}); fetch or build it again") from None
+    except zlib.error:
+        raise BundleError(f"bundle {path}: is damaged; fetch or build it again") from None
+    return bytes(unpacked)
+
+
+def _files(path: Path, unpacked: bytes) -> dict[str, memoryview]:
+    view = memoryview(unpacked)
+    files: dict[str, memoryview] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
+            for member in tar:
+                # A negative size would send tarfile backwards, for ever.
+                if member.size < 0:
+                    raise BundleError(f"bundle {path}: the header of {member.name!r} is damaged")
+                if member.isdir():
+                    continue
+                if member.type not in _REGULAR or member.issparse():
+                    raise BundleError(f"bundle {path}: {member.name!r} is not a plain file")
+                name = _clean(path, member.name)
+                content = view[member.offset_data : member.offset_data + member.size]
+                if len(content) != member.size:
+                    raise BundleError(f"bundle {path}: is truncated within {name}; fetch or build it again")
+                if name in files:
+                    raise BundleError(f"bundle {path}: holds {name} twice")
+                files[name] = content
+            end = tar.offset
+    except _MALFORMED:
+        raise BundleError(f"bundle {path}: is not a tar archive inside, or a damaged one") from None
+    # tarfile takes a damaged header for the end of the archive: what follows would be missing without a word.
+    if any(unpacked[end:]):
+        raise BundleError(f"bundle {path}: has a damaged header after {len(files)} files; fetch or build it again")
+    return files
+
+
+def _clean(path: Path, name: str) -> str:
+    """`/a/b`, `./a/b` and `a/b` are one path; one that leaves the archive is refused."""
+    steps: Iterable[str] = [step for step in name.split("/") if step not in ("", ".")]
+    if ".." in steps or not steps or "\\" in name or not name.isprintable():
+        raise BundleError(f"bundle {path}: the path {name!r} does not belong in a bundle")
+    return "/".join(steps)
