@@ -1,0 +1,36 @@
+"""The settings of a process: typed, checked, and each with where it came from. The only reader of the environment."""
+
+from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load
+from sark_pdp.settings.schema import (
+    AuditSettings,
+    BundleSettings,
+    CacheSettings,
+    L1Settings,
+    LimitSettings,
+    ListenSettings,
+    LogSettings,
+    PolicySettings,
+    Settings,
+    ShutdownSettings,
+    TlsSettings,
+)
+from sark_pdp.settings.units import Bytes
+
+__all__ = [
+    "DEFAULT",
+    "AuditSettings",
+    "BundleSettings",
+    "Bytes",
+    "CacheSettings",
+    "L1Settings",
+    "LimitSettings",
+    "ListenSettings",
+    "Loaded",
+    "LogSettings",
+    "PolicySettings",
+    "Settings",
+    "ShutdownSettings",
+    "TlsSettings",
+    "default_bundle",
+    "load",
+]

@@ -1,0 +1,88 @@
+"""What no single key shows: files that must exist, and settings that only make sense together."""
+
+import os
+from collections.abc import Mapping
+
+from sark_pdp.addresses import TcpAddress
+from sark_pdp.errors import SettingsError
+from sark_pdp.settings.schema import Settings
+
+
+def check(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Raises SettingsError for the first thing that is wrong."""
+    _check_files(settings, origins)
+    _check_tls(settings, origins)
+    _check_listeners(settings, origins)
+    _check_bundles(settings, origins)
+
+
+def _check_files(settings: Settings, origins: Mapping[str, str]) -> None:
+    named = {
+        "tls.cert_file": settings.tls.cert_file,
+        "tls.key_file": settings.tls.key_file,
+        "tls.client_ca_file": settings.tls.client_ca_file,
+        "audit.chain_key_file": settings.audit.chain_key_file,
+    }
+    for key, file in named.items():
+        if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
+            raise _wrong(key, f"'{file}'", origins[key], "cannot be read; expected a file that this process may read")
+
+
+def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
+    tls = settings.tls
+    needs = {
+        "tls.cert_file": (tls.cert_file, "tls.key_file", tls.key_file),
+        "tls.key_file": (tls.key_file, "tls.cert_file", tls.cert_file),
+        "tls.client_ca_file": (tls.client_ca_file, "tls.cert_file", tls.cert_file),
+        "tls.allowed_sans": (tls.allowed_sans, "tls.client_ca_file", tls.client_ca_file),
+    }
+    for key, (value, other, needed) in needs.items():
+        if value and not needed:
+            shown = list(value) if isinstance(value, tuple) else f"'{value}'"
+            raise _wrong(key, str(shown), origins[key], f"is of no use alone; set {other} too")
+
+
+def _check_listeners(settings: Settings, origins: Mapping[str, str]) -> None:
+    listen, tls = settings.listen, settings.tls
+    if not listen.grpc:
+        raise _wrong("listen.grpc", "[]", origins["listen.grpc"], "is empty; expected at least one address")
+    if len(set(listen.grpc)) < len(listen.grpc) or listen.admin in listen.grpc:
+        raise _wrong("listen.grpc", _shown(listen.grpc), origins["listen.grpc"], "names one address twice")
+    for address in listen.grpc:
+        exposed = isinstance(address, TcpAddress) and not address.loopback
+        if exposed and not (tls.cert_file or listen.insecure):
+            raise _wrong(
+                "listen.grpc",
+                f"'{address}'",
+                origins["listen.grpc"],
+                "is reached from other machines; set tls.cert_file and tls.key_file, or listen.insecure to true",
+            )
+    if isinstance(listen.admin, TcpAddress) and not tls.client_ca_file:
+        raise _wrong(
+            "listen.admin",
+            f"'{listen.admin}'",
+            origins["listen.admin"],
+            "is TCP without mTLS; set tls.client_ca_file, or expected unix:///path",
+        )
+
+
+def _check_bundles(settings: Settings, origins: Mapping[str, str]) -> None:
+    bundles, origin = settings.policy.bundles, origins["policy.bundles"]
+    if not bundles:
+        raise _wrong("policy.bundles", "[]", origin, "is empty; expected at least one bundle")
+    names = [bundle.name for bundle in bundles]
+    if len(set(names)) < len(names):
+        raise _wrong("policy.bundles", str(names), origin, "has one name twice; expected a name of its own for each")
+    for index, bundle in enumerate(bundles):
+        if origin != "default" and not os.access(bundle.path, os.R_OK):
+            raise _wrong(
+                f"policy.bundles[{index}].path", f"'{bundle.path}'", origin, "cannot be read; expected a bundle"
+            )
+
+
+def _shown(addresses: tuple[object, ...]) -> str:
+    return str([str(address) for address in addresses])
+
+
+def _wrong(key: str, value: str, origin: str, problem: str) -> SettingsError:
+    return SettingsError(f"{key}: {value} ({origin}) {problem}")

@@ -1,0 +1,174 @@
+"""The settings of `serve` and of the commands that talk to it: every key, its type, limits, meaning and default."""
+
+from pathlib import Path
+from typing import Annotated, Literal, NewType
+
+from msgspec import Meta, Struct
+
+from sark_pdp.addresses import Address, TcpAddress
+from sark_pdp.model import Seconds
+from sark_pdp.settings.units import Bytes
+
+FileMode = NewType("FileMode", int)
+"""Permission bits of a file."""
+
+
+def _derived(description: str, default: str) -> Meta:
+    """For a key without a constant default; `default` says in words what it is."""
+    return Meta(description=description, extra={"default": default})
+
+
+class ListenSettings(Struct, frozen=True, kw_only=True):
+    """Where the process listens. A listener outside loopback needs TLS or `listen.insecure`; metrics are exempt."""
+
+    grpc: Annotated[
+        tuple[Address, ...],
+        Meta(description="Decisions (native and ext_authz), health and reflection: one address or a list of them."),
+    ] = (TcpAddress("127.0.0.1", 9001),)
+    metrics: Annotated[TcpAddress, Meta(description="`/metrics`, `/healthz` and `/readyz`, over plain HTTP.")] = (
+        TcpAddress("127.0.0.1", 9004)
+    )
+    admin: Annotated[
+        Address,
+        _derived(
+            "The `Administration` service: a Unix socket, which gets mode 0600, or TCP with mTLS.",
+            "`admin.sock` in `$XDG_RUNTIME_DIR/sark-pdp`, or in `run` of `state_dir` where that is set "
+            "or there is no such variable",
+        ),
+    ]
+    socket_mode: Annotated[FileMode, Meta(description="Permission bits of the Unix sockets of `listen.grpc`.")] = (
+        FileMode(0o660)
+    )
+    insecure: Annotated[bool, Meta(description="Allows `listen.grpc` outside loopback without TLS.")] = False
+
+
+class BundleSettings(Struct, frozen=True, kw_only=True):
+    """One policy bundle."""
+
+    name: Annotated[str, Meta(description="How status and metrics call it.")]
+    path: Annotated[Path, Meta(description="The bundle's `.tar.gz` file.")]
+
+
+class PolicySettings(Struct, frozen=True, kw_only=True):
+    """What is asked."""
+
+    bundles: Annotated[
+        tuple[BundleSettings, ...], _derived("The bundles to load.", "the bundle that is packed with this program")
+    ]
+    entrypoint: Annotated[str, Meta(description="Asked where a request names no policy.")] = "sark/mcp/decision"
+    ext_authz_entrypoint: Annotated[str, Meta(description="Asked for each call of Envoy's ext_authz.")] = (
+        "envoy/authz/allow"
+    )
+
+
+class L1Settings(Struct, frozen=True, kw_only=True):
+    """The cache in memory."""
+
+    size: Annotated[int, Meta(description="Verdicts that are kept; 0 turns the cache off.", ge=0)] = 1000
+    ttl: Annotated[Seconds, Meta(description="The longest that a verdict is reused; 0 turns the cache off.", ge=0)] = (
+        Seconds(10.0)
+    )
+
+
+class CacheSettings(Struct, frozen=True, kw_only=True):
+    """Where verdicts are kept."""
+
+    l1: L1Settings = L1Settings()
+
+
+class AuditSettings(Struct, frozen=True, kw_only=True):
+    """The record of every decision."""
+
+    spool_dir: Annotated[Path, _derived("The folder that events are written to.", "`audit` in `state_dir`")]
+    spool_max_bytes: Annotated[Bytes, Meta(description="What the spool may take on disk.", ge=2**20)] = Bytes(2**30)
+    on_full: Annotated[
+        Literal["drop", "deny"],
+        Meta(
+            description="When the spool or its queue is full: `drop` answers and counts what was lost, `deny` denies."
+        ),
+    ] = "drop"
+    chain_key_file: Annotated[
+        Path | None,
+        Meta(
+            description="Key of the chain over the events. Without one, accidents are found but not deliberate changes."
+        ),
+    ] = None
+    source_name: Annotated[
+        str, _derived("The name of this process in its events: the pod or the host.", "the host's name")
+    ]
+
+
+class TlsSettings(Struct, frozen=True, kw_only=True):
+    """TLS of `listen.grpc` and of `listen.admin` over TCP."""
+
+    cert_file: Annotated[Path | None, Meta(description="The server's certificate chain, PEM.")] = None
+    key_file: Annotated[Path | None, Meta(description="Its private key, PEM.")] = None
+    client_ca_file: Annotated[
+        Path | None, Meta(description="Certificates that clients' must be signed by, PEM: makes it mTLS.")
+    ] = None
+    allowed_sans: Annotated[
+        tuple[str, ...],
+        Meta(description="Subject alternative names that a client's certificate may have; empty: any that is signed."),
+    ] = ()
+
+
+class LimitSettings(Struct, frozen=True, kw_only=True):
+    """What one call, and all of them together, may take."""
+
+    eval_timeout: Annotated[Seconds, Meta(description="One evaluation; past it, the answer is a denial.", gt=0)] = (
+        Seconds(0.05)
+    )
+    max_input_bytes: Annotated[Bytes, Meta(description="One input document.", ge=1)] = Bytes(2**20)
+    in_flight_bytes: Annotated[Bytes, Meta(description="All messages being answered.", ge=1)] = Bytes(2**24)
+    wasm_memory: Annotated[Bytes, Meta(description="Memory of one policy instance.", ge=2**17, le=2**32)] = Bytes(2**26)
+    max_concurrent: Annotated[int, Meta(description="Calls being answered.", ge=1)] = 1000
+    max_batch: Annotated[int, Meta(description="Requests of one `CheckBatch`, resources of one `Filter`.", ge=1)] = 1000
+    max_depth: Annotated[int, Meta(description="Nesting of an input document.", ge=1, le=200)] = 30
+    max_message_bytes: Annotated[Bytes, Meta(description="One gRPC message.", ge=1, le=2**31 - 1)] = Bytes(2**22)
+
+
+class ShutdownSettings(Struct, frozen=True, kw_only=True):
+    """How the process ends."""
+
+    grace: Annotated[Seconds, Meta(description="How long calls may finish after SIGTERM.", ge=0)] = Seconds(10.0)
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """What is logged, to standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")] = (
+        "info"
+    )
+    format: Annotated[Literal["json", "text"], Meta(description="`json`: one object per line; `text`: for people.")] = (
+        "json"
+    )
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Every setting, with its effective value."""
+
+    listen: ListenSettings
+    transport: Annotated[
+        Literal["auto", "grpcio"], Meta(description="What carries gRPC; `auto` takes the fastest that is installed.")
+    ] = "auto"
+    policy: PolicySettings
+    cache: CacheSettings = CacheSettings()
+    audit: AuditSettings
+    tls: TlsSettings = TlsSettings()
+    limits: LimitSettings = LimitSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    log: LogSettings = LogSettings()
+    address: Annotated[
+        Address,
+        _derived(
+            "What the commands that ask a running process connect to.",
+            "the first of `listen.grpc`, on loopback where that listens everywhere",
+        ),
+    ]
+    state_dir: Annotated[
+        Path,
+        _derived(
+            "Folder of what outlives a restart.",
+            "`sark-pdp` in `$XDG_STATE_HOME`, else in `$HOME/.local/state`; `/var/lib/sark-pdp` where there is no home",
+        ),
+    ]
