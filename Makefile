@@ -1,0 +1,139 @@
+# Two commands matter: `make run` starts the decision point, `make test` checks everything. `make help` lists the rest.
+# What they install goes to .venv and .tools; a stamp there says what is installed, so nothing runs twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# Tools in Go are pinned here; everything in Python is pinned, with hashes, in requirements.lock and requirements-dev.lock.
+OPA_VERSION := v1.22.2
+GHZ_VERSION := v0.93.0
+# What OPA_VERSION asks for in its go.mod.
+GO_NEEDED := 1.26
+
+PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
+GO ?= $(firstword $(shell command -v go) $(wildcard /usr/local/go/bin/go))
+ARGS ?=
+
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+LOCKED := --require-hashes --no-deps --only-binary :all:
+OPA := .tools/bin/opa
+# The packed bundle lies among its sources.
+POLICIES := --ignore '*.tar.gz' policies
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set key=value" goes to `sark-pdp serve`
+	@exec $(BIN)/sark-pdp serve $(ARGS)
+
+.PHONY: test
+test: MAY_INSTALL := yes
+test: .venv/.dev tools lint policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: tools
+tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) ## Build the pinned tools that are written in Go
+
+.PHONY: lint
+lint: .venv/.dev ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: policies
+policies: tools ## Check and test the policies
+	$(OPA) fmt --fail --list policies
+	$(OPA) check --strict $(POLICIES)
+	$(OPA) test $(POLICIES)
+
+.PHONY: format
+format: .venv/.dev tools ## Rewrite code and policies in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(OPA) fmt --write policies
+
+.PHONY: proto
+proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
+	$(BIN)/python proto/generate.py
+
+.PHONY: lock
+lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--upgrade-package NAME" for one, ARGS=--upgrade for all
+	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command make\ lock"
+	$$compile $(ARGS) pyproject.toml --group build --output-file requirements.lock
+	$$compile $(ARGS) pyproject.toml --group build --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+.PHONY: clean
+clean: ## Remove what was installed and built
+	rm -rf .venv .tools build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.run: .venv/pyvenv.cfg requirements.lock pyproject.toml
+	@echo "installing what runs, from requirements.lock"
+	$(PIP_INSTALL) $(LOCKED) --requirement requirements.lock
+	$(PIP_INSTALL) --no-deps --no-index --no-build-isolation --editable .
+	touch $@
+
+.venv/.dev: .venv/.run requirements-dev.lock
+	@echo "installing what checks, from requirements-dev.lock"
+	$(PIP_INSTALL) $(LOCKED) --requirement requirements-dev.lock
+	touch $@
+
+# The first Python that is new enough and can make an environment. Debian keeps the latter in a package of its own.
+.venv/pyvenv.cfg:
+	@usable= incomplete=
+	for candidate in $(PYTHON); do
+		"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || continue
+		if "$$candidate" -c 'import ensurepip, venv' 2> /dev/null; then usable=$$candidate; break; fi
+		incomplete=$${incomplete:-$$candidate}
+	done
+	if [ -z "$$usable$$incomplete" ]; then
+		echo "Python 3.11 or newer is needed; none of these is: $(PYTHON). Name one with: make PYTHON=/path/to/python3" >&2
+		exit 1
+	fi
+	if [ -z "$$usable" ]; then
+		package=$$("$$incomplete" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+		if [ "$(MAY_INSTALL)" = yes ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+			apt-get update -qq
+			DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends "$$package" > /dev/null
+			usable=$$incomplete
+		else
+			echo "$$incomplete has no venv module; on Debian and Ubuntu it is in a package: apt-get install $$package" >&2
+			exit 1
+		fi
+	fi
+	"$$usable" -m venv --clear .venv
+
+.tools/opa-%:
+	@$(call go-install,opa,github.com/open-policy-agent/opa@$*)
+
+.tools/ghz-%:
+	@$(call go-install,ghz,github.com/bojand/ghz/cmd/ghz@$*)
+
+# A value in GOFLAGS, even a needless one, replaces what the machine has set, such as -mod=vendor.
+define go-install
+missing="$(1) is built from source with Go $(GO_NEEDED) or newer; see https://go.dev/doc/install"
+if [ -z "$(GO)" ]; then
+	echo "$$missing (no go on PATH or in /usr/local/go)" >&2
+	exit 1
+fi
+version=$$($(GO) env GOVERSION)
+newest=$$(printf '%s\n' "go$(GO_NEEDED)" "$$version" | sort --version-sort | tail --lines 1)
+# From 1.21 on, Go gets the version that a module asks for, unless it is told to stay local.
+if [ "$$newest" != "$$version" ] && [[ "$$($(GO) env GOTOOLCHAIN)" != *auto ]]; then
+	echo "$$missing ($(GO) is $$version)" >&2
+	exit 1
+fi
+echo "building $(2)"
+rm -f .tools/$(1)-*
+mkdir -p .tools/bin
+env CGO_ENABLED=0 GOFLAGS=-trimpath GOWORK=off GOBIN="$(CURDIR)/.tools/bin" $(GO) install "$(2)"
+touch $@
+endef
