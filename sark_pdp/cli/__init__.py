@@ -1,1 +1,72 @@
-"""The command line: one module per sub-command."""
+"""The command line: one module per sub-command, imported when it is called."""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from sark_pdp.errors import SarkError
+
+COMMANDS = {
+    "serve": "Answer over gRPC until told to stop.",
+    "check": "Ask a running process for one decision.",
+    "status": "Show what a running process does, and what is wrong.",
+    "bundle": "Build, inspect and verify policy bundles.",
+    "audit": "Read and verify the audit trail.",
+    "config": "Show the effective settings and where each came from.",
+}
+"""What each module `sark_pdp.cli.NAME` holds, told here so that the help need not import it."""
+
+EXIT_ERROR = 2
+_EXIT_INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it."""
+
+
+class _Failure(click.ClickException):
+    """A SarkError as the person at the terminal sees it."""
+
+    exit_code = EXIT_ERROR
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"sark-pdp: {' '.join(self.message.split())}", file=file or sys.stderr)
+
+
+class _Commands(click.Group):
+    """Finds a sub-command by importing its module, so that none pays for the imports of another."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"sark_pdp.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SarkError as error:
+            raise _Failure(str(error)) from error
+        except KeyboardInterrupt:
+            ctx.exit(_EXIT_INTERRUPTED)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExamples:\n"
+    "  sark-pdp serve                                     the packed default policies on 127.0.0.1:9001\n"
+    "  sark-pdp serve --config sark-pdp.yaml --set cache.l1.size=5000\n"
+    "  sark-pdp check --input request.json                exit code 0: allowed, 1: denied, 2: error\n"
+    "  sark-pdp status\n"
+    "  sark-pdp config",
+)
+@click.version_option(package_name="sark-pdp", prog_name="sark-pdp", message="%(prog)s %(version)s")
+def main() -> None:
+    """A policy decision point that runs beside each workload."""

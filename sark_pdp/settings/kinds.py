@@ -180,6 +180,11 @@ def _limited(inner: Kind, meta: Meta) -> Kind:
     if not bounds:
         return inner
     expected = f"{inner.expected}, {bounds}"
+    schema = inner.schema
+    if schema["type"] == ["integer"]:
+        schema = schema | {
+            word: limit for word, limit in (("minimum", meta.ge), ("maximum", meta.le)) if limit is not None
+        }
 
     def check(raw: Any, value: Any) -> Any:
         if (
@@ -193,6 +198,7 @@ def _limited(inner: Kind, meta: Meta) -> Kind:
     return msgspec.structs.replace(
         inner,
         expected=expected,
+        schema=schema,
         read=lambda raw: check(raw, inner.read(raw)),
         read_text=lambda text: check(text, inner.read_text(text)),
     )
