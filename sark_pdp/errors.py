@@ -1,4 +1,7 @@
-"""One hierarchy of errors. Each message is one sentence for the person who meets it; `transport` and `cli` translate them once."""
+"""One hierarchy of errors. Each message is one sentence for the person who meets it.
+
+`transport` and `cli` translate them, once each.
+"""
 
 
 class SarkError(Exception):

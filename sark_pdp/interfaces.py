@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
-from sark_pdp.model import AuditRecord, Decision, Entrypoint, Request
+from msgspec import Struct
+
+from sark_pdp.model import AuditRecord, Decision, Entrypoint, Request, Verdict
 
 
 class Decider(Protocol):
@@ -15,11 +17,50 @@ class Decider(Protocol):
         """The same answer where it can be given at once, else None."""
 
 
-class PolicySource(Protocol):
-    """Holds the active policy revision."""
+class PolicySet(Protocol):
+    """The entrypoints of one activation; what it returns never changes, so a batch is answered by one revision."""
 
     def entrypoint(self, name: str) -> Entrypoint:
-        """Raises NotReadyError before the first activation, UnknownEntrypointError for a name that is not loaded."""
+        """Raises UnknownEntrypointError for a name that is not loaded."""
+
+
+class PolicySource(Protocol):
+    """Holds the active policies."""
+
+    def active(self) -> PolicySet:
+        """Raises NotReadyError before the first activation."""
+
+    def entrypoint(self, name: str) -> Entrypoint:
+        """`active().entrypoint(name)`."""
+
+
+class CacheEntry(Struct, frozen=True):
+    """A verdict with its lifetime; both points are on `time.monotonic()`."""
+
+    verdict: Verdict
+    as_of: float
+    """When its evaluation began."""
+    expires: float
+
+
+class StoreStatistics(Struct, frozen=True):
+    """How a decision store is filled, and how it did since the start."""
+
+    name: str
+    entries: int
+    capacity: int
+    hits: int
+    misses: int
+
+
+class DecisionStore(Protocol):
+    """Keeps verdicts under keys; may forget any of them at any time. Thread-safe."""
+
+    def get(self, key: bytes) -> CacheEntry | None:
+        """What was put under this key, expired or not; the caller looks at its lifetime."""
+
+    def put(self, key: bytes, entry: CacheEntry) -> None:
+        """Replaces what was there."""
 
 
 class AuditSink(Protocol):

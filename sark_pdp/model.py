@@ -70,7 +70,7 @@ class Entrypoint(Protocol):
     def deterministic(self) -> bool:
         """False where its module imports a built-in whose answer depends on more than its arguments."""
 
-    def evaluate(self, input_json: bytes, deadline: Deadline) -> bytes | None:
+    def evaluate(self, input_json: bytes) -> bytes | None:
         """The result as JSON, None where it is undefined; raises EvaluationError."""
 
 
@@ -93,6 +93,8 @@ class Request(Struct, frozen=True):
     max_age: Seconds | None = None
     """No answer older than this; zero bypasses every cache; None sets no bound."""
     origin: Origin = Origin()
+    projected: list[Json] | None = None
+    """`entrypoint.projection.values(document)`, where a layer above has taken it already."""
 
 
 class Verdict(Struct, frozen=True):

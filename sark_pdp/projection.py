@@ -7,19 +7,13 @@ found the paths has missed.
 from collections.abc import Iterable
 from typing import Any, Final
 
+from msgspec.msgpack import Ext
+
 Path = tuple[str, ...]
 
 
-class _Absent:
-    """Marks a path that the document does not have; differs from every JSON value, null included."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-
-ABSENT: Final = _Absent()
+ABSENT: Final = Ext(0, b"absent")
+"""Marks a path that the document does not have. MessagePack tells it from every JSON value, null included."""
 
 
 class Projection:

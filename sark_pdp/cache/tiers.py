@@ -1,0 +1,73 @@
+"""The caching decider: answers what is known already, asks the next one for the rest."""
+
+import time
+
+from msgspec.structs import replace
+from uuid_utils import uuid7
+
+from sark_pdp.cache.key import key_of
+from sark_pdp.cache.memory import MemoryStore
+from sark_pdp.cache.single_flight import SingleFlight
+from sark_pdp.interfaces import CacheEntry, Decider
+from sark_pdp.model import Decision, DecisionId, Json, Outcome, Request, Seconds, Tier, Verdict
+
+
+class CachedDecider:
+    """A decorator that keeps verdicts for at most `ttl`, shorter where the policy says so."""
+
+    def __init__(self, decider: Decider, store: MemoryStore, ttl: Seconds) -> None:
+        self._next = decider
+        self._store = store
+        self._ttl = ttl
+        self._flights = SingleFlight()
+
+    def decide(self, request: Request) -> Decision:
+        """From the store, else from the next decider, once for all who ask the same at the same time."""
+        values = request.entrypoint.projection.values(request.document)
+        key = key_of(request.entrypoint.fingerprint, values)
+        known = self._known(key, values, request.max_age)
+        if known is not None:
+            return known
+        asked = replace(request, projected=values)
+        if request.max_age is not None:
+            # An evaluation that another caller began may already be older than this one accepts.
+            return self._evaluate(key, asked)
+        decision, own = self._flights.run(key, request.deadline, lambda: self._evaluate(key, asked))
+        return decision if own else replace(decision, id=DecisionId(str(uuid7())))
+
+    def decide_nowait(self, request: Request) -> Decision | None:
+        """From the store alone."""
+        values = request.entrypoint.projection.values(request.document)
+        return self._known(key_of(request.entrypoint.fingerprint, values), values, request.max_age)
+
+    def _known(self, key: bytes, values: list[Json], max_age: Seconds | None) -> Decision | None:
+        if max_age is not None and max_age <= 0:
+            return None
+        entry = self._store.get(key)
+        if entry is None:
+            return None
+        now = time.monotonic()
+        age = now - entry.as_of
+        left = entry.expires - now
+        if left <= 0 or (max_age is not None and age > max_age):
+            return None
+        return Decision(DecisionId(str(uuid7())), entry.verdict, Tier.L1, values, Seconds(age), Seconds(left))
+
+    def _evaluate(self, key: bytes, request: Request) -> Decision:
+        began = time.monotonic()
+        decision = self._next.decide(request)
+        ttl = self._lifetime(decision.verdict, deterministic=request.entrypoint.deterministic)
+        left = began + ttl - time.monotonic()
+        if left <= 0:
+            return decision
+        self._store.put(key, CacheEntry(decision.verdict, began, began + ttl))
+        return replace(decision, reusable=Seconds(left))
+
+    def _lifetime(self, verdict: Verdict, *, deterministic: bool) -> Seconds:
+        """From the beginning of the evaluation; zero where it must not be kept."""
+        if verdict.outcome is Outcome.ERROR:
+            return Seconds(0.0)
+        if verdict.cache_ttl is not None:
+            return min(verdict.cache_ttl, self._ttl)
+        # Without a word from the policy nobody knows when the clock or chance would change its mind.
+        return self._ttl if deterministic else Seconds(0.0)

@@ -1,0 +1,100 @@
+"""The decision service: the outermost decider. It keeps deadlines, fails closed, and has every answer recorded."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from msgspec.structs import replace
+from uuid_utils import uuid7
+
+from sark_pdp.errors import DeadlineExceededError, EvaluationError, RequestError
+from sark_pdp.interfaces import AuditSink, Decider, PolicySet, PolicySource
+from sark_pdp.model import (
+    Decision,
+    DecisionId,
+    DecisionRecord,
+    Entrypoint,
+    FilterRecord,
+    Outcome,
+    Request,
+    Tier,
+    Verdict,
+)
+
+ObserveDecision = Callable[[Outcome, Tier], None]
+"""Called once for each decision that is answered."""
+
+_NOT_RECORDED = Verdict(Outcome.ERROR, "the audit trail cannot take the decision, and audit.on_full is deny")
+_FAILED = Verdict(Outcome.ERROR, "the decision point failed; its log has the reason")
+
+_log = logging.getLogger(__name__)
+
+
+class DecisionService:
+    """Asks the next decider and answers for it. Whatever goes wrong there is a denial with a reason."""
+
+    def __init__(self, policies: PolicySource, decider: Decider, audit: AuditSink, observe: ObserveDecision) -> None:
+        self._policies = policies
+        self._next = decider
+        self._audit = audit
+        self._observe = observe
+
+    def active(self) -> PolicySet:
+        """Raises NotReadyError."""
+        return self._policies.active()
+
+    def entrypoint(self, name: str) -> Entrypoint:
+        """Raises NotReadyError or UnknownEntrypointError."""
+        return self._policies.entrypoint(name)
+
+    def decide(self, request: Request) -> Decision:
+        """One decision, recorded. Raises RequestError where there is none."""
+        began = time.monotonic_ns()
+        return self._recorded(request, self._ask(request), began)
+
+    def decide_nowait(self, request: Request) -> Decision | None:
+        """The same, where the answer is known."""
+        began = time.monotonic_ns()
+        if not self._audit.accepts():
+            return None
+        decision = self._next.decide_nowait(request)
+        return None if decision is None else self._recorded(request, decision, began)
+
+    def filter(self, resource_field: str, requests: tuple[Request, ...]) -> tuple[Decision, ...]:
+        """A decision for each, recorded as one event, whose id they share. `requests` differ in their resource only."""
+        began = time.monotonic_ns()
+        event = DecisionId(str(uuid7()))
+        decisions = tuple(replace(self._ask(request), id=event) for request in requests)
+        record = FilterRecord(event, time.time_ns(), resource_field, requests, decisions, time.monotonic_ns() - began)
+        if not self._audit.put_nowait(record) and not self._audit.accepts():
+            decisions = tuple(replace(decision, verdict=_NOT_RECORDED) for decision in decisions)
+        for decision in decisions:
+            self._observe(decision.verdict.outcome, decision.tier)
+        return decisions
+
+    def _ask(self, request: Request) -> Decision:
+        if request.deadline <= time.monotonic():
+            raise DeadlineExceededError("the deadline had passed when the decision was due")
+        if not self._audit.accepts():
+            return self._failed(request, _NOT_RECORDED)
+        try:
+            return self._next.decide(request)
+        except RequestError:
+            raise
+        except EvaluationError as error:
+            return self._failed(request, Verdict(Outcome.ERROR, str(error)))
+        except Exception:
+            _log.exception("a decision failed", extra={"entrypoint": request.entrypoint.name})
+            return self._failed(request, _FAILED)
+
+    def _recorded(self, request: Request, decision: Decision, began_ns: int) -> Decision:
+        record = DecisionRecord(decision.id, time.time_ns(), request, decision, time.monotonic_ns() - began_ns)
+        if not self._audit.put_nowait(record) and not self._audit.accepts():
+            decision = self._failed(request, _NOT_RECORDED)
+        self._observe(decision.verdict.outcome, decision.tier)
+        return decision
+
+    @staticmethod
+    def _failed(request: Request, verdict: Verdict) -> Decision:
+        projected = request.entrypoint.projection.values(request.document)
+        return Decision(DecisionId(str(uuid7())), verdict, Tier.EVALUATED, projected)

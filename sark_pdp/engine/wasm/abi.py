@@ -1,0 +1,234 @@
+"""One instance of an OPA module: the ABI as typed functions. Not thread-safe; `policy.py` lends it to one thread at a time.
+
+ABI 1.3 as OPA documents it (https://www.openpolicyagent.org/docs/wasm): the host provides the memory and the functions
+`opa_abort` and `opa_builtin0` to `opa_builtin4`; `opa_eval` takes the address of the input and returns that of a JSON text.
+"""
+
+import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import wasmtime
+
+from sark_pdp.engine.wasm import ffi, terms
+from sark_pdp.engine.wasm.builtins import UNDEFINED, Builtin, BuiltinError, Context
+from sark_pdp.errors import BundleError, EvaluationError
+
+PAGE: Final = 65536
+ABI_MAJOR: Final = 1
+ABI_MINOR: Final = 2
+"""The lowest minor version that has `opa_eval`; the compiler emits 1.3."""
+
+_SLOTS: Final = ffi.VALUE_SLOTS
+_UNBOUNDED: Final = 1 << 62
+_SHORT: Final = 512
+
+
+class _Function:
+    """An exported function of i32 arguments and at most one i32 result; its argument array is used again and again."""
+
+    __slots__ = ("_context", "_failed", "_function", "_keep", "_length", "_pointer", "_trap", "_trap_pointer", "slots")
+
+    def __init__(self, instance: "Instance", function: wasmtime.Func, arity: int) -> None:
+        count = max(arity, 1)
+        self.slots = (ctypes.c_int32 * (count * _SLOTS))()
+        self._keep = function
+        self._failed = instance.failed
+        self._context = instance.context
+        self._function = ffi.function_pointer(function)
+        self._pointer = ctypes.c_void_p(ctypes.addressof(self.slots))
+        self._length = ctypes.c_size_t(count)
+        self._trap = ctypes.c_void_p()
+        self._trap_pointer = ctypes.c_void_p(ctypes.addressof(self._trap))
+
+    def __call__(self, *arguments: int) -> int:
+        """Raises EvaluationError where the module traps or aborts; the instance is of no use then."""
+        slots = self.slots
+        for index, argument in enumerate(arguments):
+            slots[index * _SLOTS] = argument
+        return self.call()
+
+    def call(self) -> int:
+        """The same with the arguments that `slots` holds already."""
+        error = ffi.call_unchecked(self._context, self._function, self._pointer, self._length, self._trap_pointer)
+        if error is not None or self._trap.value is not None:
+            raise self._failed(ffi.failure(error, self._trap))
+        return self.slots[0] & 0xFFFFFFFF
+
+
+class Instance:
+    """A module with its own memory and its own copy of the data."""
+
+    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, memory_limit: int) -> None:
+        """`memory_limit` in bytes. Raises BundleError where this is no module of OPA's compiler."""
+        self._store = wasmtime.Store(engine)
+        self._store.set_limits(memory_size=memory_limit)
+        self._store.set_epoch_deadline(_UNBOUNDED)
+        self.context = ffi.context_pointer(self._store)
+        self._builtins: dict[int, Builtin] = {}
+        self._new_context: Callable[[], Context] | None = None
+        self._builtin_context: Context | None = None
+        self._problem: str | None = None
+        self._keep: list[Any] = []
+        try:
+            exports = self._instantiate(module)
+            self._require_abi(exports)
+            self._dump_json = self._function(exports, "opa_json_dump", 1)
+            self._dump = self._function(exports, "opa_value_dump", 1)
+            self._parse_json = self._function(exports, "opa_json_parse", 2)
+            self._parse = self._function(exports, "opa_value_parse", 2)
+            self._malloc = self._function(exports, "opa_malloc", 1)
+            self._heap_pointer = self._function(exports, "opa_heap_ptr_get", 0)
+            self._eval = self._function(exports, "opa_eval", 7)
+            self.entrypoints: dict[str, int] = self._read_json(self._function(exports, "entrypoints", 0)())
+            self.builtins: dict[str, int] = self._read_json(self._function(exports, "builtins", 0)())
+        except (wasmtime.WasmtimeError, wasmtime.Trap, EvaluationError, KeyError) as error:
+            raise BundleError(f"the module is not one of OPA's compiler: {error}") from error
+        self._heap = 0
+
+    def load(self, builtins: Mapping[str, Builtin], new_context: Callable[[], Context], data_json: bytes) -> None:
+        """Makes it ready to evaluate. Raises EvaluationError where the data does not fit into the memory."""
+        self._builtins = {number: builtins[name] for name, number in self.builtins.items()}
+        self._new_context = new_context
+        address = self._malloc(len(data_json))
+        self._write(address, data_json)
+        data = self._parse_json(address, len(data_json))
+        if not data:
+            raise EvaluationError("the data document is not JSON that OPA reads")
+        self._eval.slots[2 * _SLOTS] = data
+        # Everything above is given back by each evaluation, which begins its heap here.
+        self._heap = self._heap_pointer()
+        self._eval.slots[3 * _SLOTS] = self._heap
+
+    def evaluate(self, entrypoint: int, input_json: bytes, ticks: ctypes.c_uint64) -> bytes:
+        """The result set as JSON: `[{"result":…}]`, or `[]` where it is undefined.
+
+        `ticks` of the epoch is how long it may take. Raises EvaluationError; the instance is of no use then.
+        """
+        heap = self._heap
+        end = heap + len(input_json)
+        self._write(heap, input_json)
+        self._builtin_context = None
+        slots = self._eval.slots
+        slots[0] = 0
+        slots[1 * _SLOTS] = entrypoint
+        slots[4 * _SLOTS] = len(input_json)
+        slots[5 * _SLOTS] = end
+        ffi.set_epoch_deadline(self.context, ticks)
+        return self._read(self._eval.call())
+
+    def close(self) -> None:
+        """Gives its memory back at once; callbacks and functions refer to it in cycles."""
+        self._view.release()
+        self._store.close()
+
+    def failed(self, error: Exception | None) -> EvaluationError:
+        """What a person is told about a failure of this instance."""
+        if self._problem is not None:
+            return EvaluationError(self._problem)
+        code = error.trap_code if isinstance(error, wasmtime.Trap) else None
+        if code is wasmtime.TrapCode.INTERRUPT:
+            return EvaluationError("the policy ran longer than limits.eval_timeout")
+        if code is wasmtime.TrapCode.UNREACHABLE:
+            return EvaluationError("the policy needs more memory than limits.wasm_memory")
+        if code is wasmtime.TrapCode.STACK_OVERFLOW:
+            return EvaluationError("the policy recurses too deeply")
+        return EvaluationError("the policy trapped" + (f" ({code.name.lower()})" if code is not None else ""))
+
+    def _instantiate(self, module: wasmtime.Module) -> Any:
+        imports: list[Any] = []
+        for wanted in module.imports:
+            if isinstance(wanted.type, wasmtime.MemoryType):
+                # The compiler states the minimum; a fixed one is too small for modules with inlined data.
+                memory = wasmtime.Memory(self._store, wanted.type)
+                imports.append(memory)
+            elif wanted.name == "opa_abort":
+                imports.append(self._host_function(1, 0, self._abort))
+            elif isinstance(wanted.type, wasmtime.FuncType):
+                imports.append(self._host_function(len(wanted.type.params), 1, self._call_builtin))
+        self._memory = memory
+        self._memory_pointer = ffi.memory_pointer(memory)
+        self._base: int = ffi.memory_data(self.context, self._memory_pointer)
+        self._measure()
+        return wasmtime.Instance(self._store, module, imports).exports(self._store)
+
+    def _host_function(self, parameters: int, results: int, callback: Callable[..., int]) -> wasmtime.Func:
+        function, raw = ffi.define_function(self._store, parameters, results, callback)
+        self._keep.append(raw)
+        return function
+
+    def _function(self, exports: Any, name: str, arity: int) -> _Function:
+        return _Function(self, exports[name], arity)
+
+    def _require_abi(self, exports: Any) -> None:
+        major = exports["opa_wasm_abi_version"].value(self._store)
+        minor = exports["opa_wasm_abi_minor_version"].value(self._store)
+        if major != ABI_MAJOR or minor < ABI_MINOR:
+            raise BundleError(
+                f"the module has version {major}.{minor} of OPA's ABI, but {ABI_MAJOR}.{ABI_MINOR} or a later minor "
+                "one is needed: build it with a newer OPA"
+            )
+
+    def _measure(self) -> None:
+        self._size: int = ffi.memory_data_size(self.context, self._memory_pointer)
+        # The memory never moves (Config.memory_may_move is off), it only grows.
+        self._view = memoryview((ctypes.c_ubyte * self._size).from_address(self._base)).cast("B")
+
+    def _write(self, address: int, content: bytes) -> None:
+        end = address + len(content)
+        if end > self._size:
+            self._measure()
+            if end > self._size:
+                self._grow(-(-(end - self._size) // PAGE))
+        self._view[address:end] = content
+
+    def _grow(self, pages: int) -> None:
+        try:
+            self._memory.grow(self._store, pages)
+        except wasmtime.WasmtimeError as error:
+            raise EvaluationError("the input or the data does not fit into limits.wasm_memory") from error
+        self._measure()
+
+    def _read(self, address: int) -> bytes:
+        """The NUL-terminated text at `address`."""
+        # Most texts are short: a slice and a search take a third of the time of `ctypes.string_at`, and are bounded.
+        chunk = self._view[address : address + _SHORT].tobytes()
+        end = chunk.find(0)
+        if end < 0:
+            self._measure()
+            chunk = self._view[address:].tobytes()
+            end = chunk.find(0)
+            if end < 0:
+                raise EvaluationError("the policy returned an address outside its memory")
+        return chunk[:end]
+
+    def _read_json(self, value: int) -> Any:
+        return msgspec.json.decode(self._read(self._dump_json(value)))
+
+    def _abort(self, _environment: Any, _caller: Any, values: Any, _length: int) -> int:
+        self._problem = f"the policy aborted: {self._read(values[0] & 0xFFFFFFFF).decode(errors='replace')}"
+        return ffi.new_trap(self._problem)
+
+    def _call_builtin(self, _environment: Any, _caller: Any, values: Any, length: int) -> int:
+        """`values` are the built-in's number, a context that is always 0, and the addresses of its arguments."""
+        # Nothing may escape from here: a Python exception cannot unwind through WASM.
+        try:
+            context = self._builtin_context
+            if context is None and self._new_context is not None:
+                context = self._builtin_context = self._new_context()
+            arguments = [terms.loads(self._read(self._dump(values[index * _SLOTS]))) for index in range(2, length)]
+            result = self._builtins[values[0]](context, *arguments)
+            values[0] = 0 if result is UNDEFINED else self._store_value(terms.dumps(result))
+        except (BuiltinError, terms.TermError):
+            # Undefined, as in OPA without strict errors.
+            values[0] = 0
+        except BaseException as error:  # noqa: BLE001
+            self._problem = self._problem or f"a built-in failed: {type(error).__name__}"
+            return ffi.new_trap(self._problem)
+        return 0
+
+    def _store_value(self, text: bytes) -> int:
+        address = self._malloc(len(text))
+        self._write(address, text)
+        return self._parse(address, len(text))

@@ -1,0 +1,118 @@
+"""A compiled module with the instances that evaluate it: what the rest of the engine sees of WebAssembly."""
+
+import ctypes
+import random
+from collections import deque
+from typing import Final
+
+import wasmtime
+
+from sark_pdp.engine.wasm import ffi
+from sark_pdp.engine.wasm.abi import Instance
+from sark_pdp.engine.wasm.builtins import Context, resolve
+from sark_pdp.engine.wasm.ticker import Ticker
+from sark_pdp.errors import BundleError, EvaluationError
+from sark_pdp.interfaces import Clock
+from sark_pdp.model import Seconds
+
+_RESULT: Final = b'[{"result":'
+_NO_LIMIT: Final = 1 << 32
+
+
+def _configured_engine() -> wasmtime.Engine:
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    # Instances keep the address of their memory.
+    config.memory_may_move = False
+    return wasmtime.Engine(config)
+
+
+def _compiled(engine: wasmtime.Engine, wasm: bytes) -> wasmtime.Module:
+    try:
+        return wasmtime.Module(engine, wasm)
+    except wasmtime.WasmtimeError as error:
+        raise BundleError("the module is not valid WebAssembly") from error
+
+
+def required_builtins(wasm: bytes) -> frozenset[str]:
+    """The names of the built-ins that a module wants from its host. Raises BundleError."""
+    engine = _configured_engine()
+    return frozenset(Instance(engine, _compiled(engine, wasm), _NO_LIMIT).builtins)
+
+
+class Runtime:
+    """What all modules of a process share: wasmtime's engine, the epoch, limits, time and chance."""
+
+    def __init__(self, *, eval_timeout: Seconds, memory_limit: int, clock: Clock) -> None:
+        """`memory_limit` in bytes for each instance. Raises StartError where wasmtime is not a tested one."""
+        ffi.check()
+        self.memory_limit = memory_limit
+        self.engine = _configured_engine()
+        self.ticker = Ticker(self.engine, Seconds(min(max(eval_timeout / 10, 0.001), 0.01)))
+        self.ticks = ctypes.c_uint64(self.ticker.ticks(eval_timeout))
+        self._clock = clock
+        self._random = random.SystemRandom()
+
+    def new_context(self) -> Context:
+        """What built-ins of one evaluation share; the time stands still within it, as in OPA."""
+        return Context(now_ns=self._clock.now_ns(), random=self._random)
+
+    def close(self) -> None:
+        """Stops the epoch; nothing may be evaluated afterwards."""
+        self.ticker.close()
+
+
+class WasmPolicy:
+    """One module of a bundle, ready to be evaluated by any thread.
+
+    `_idle` holds the instances that nobody uses; a thread takes the one that was used last, so that a sidecar which
+    decides one request at a time pays for one instance. A failed one is dropped, the next evaluation makes another.
+    """
+
+    def __init__(self, runtime: Runtime, wasm: bytes, data_json: bytes) -> None:
+        """Compiles it and makes the first instance. Raises BundleError, naming built-ins that are missing."""
+        self._runtime = runtime
+        self._module = _compiled(runtime.engine, wasm)
+        self._data_json = data_json
+        first = Instance(runtime.engine, self._module, runtime.memory_limit)
+        self._entrypoints = first.entrypoints
+        self.builtins = frozenset(first.builtins)
+        self._resolved = resolve(self.builtins)
+        try:
+            first.load(self._resolved, runtime.new_context, data_json)
+        except EvaluationError as error:
+            raise BundleError(f"the data cannot be loaded: {error}") from error
+        self._idle = deque([first])
+
+    def entrypoint(self, name: str) -> int:
+        """The module's own number for an entrypoint. Raises BundleError."""
+        try:
+            return self._entrypoints[name]
+        except KeyError:
+            raise BundleError(
+                f"the module has no entrypoint {name!r}; it has {', '.join(sorted(self._entrypoints)) or 'none'}"
+            ) from None
+
+    def evaluate(self, entrypoint: int, input_json: bytes) -> bytes | None:
+        """The result as JSON, None where it is undefined. Raises EvaluationError."""
+        runtime = self._runtime
+        runtime.ticker.want()
+        try:
+            instance = self._idle.pop()
+        except IndexError:
+            instance = self._new_instance()
+        try:
+            raw = instance.evaluate(entrypoint, input_json, runtime.ticks)
+        except EvaluationError:
+            # Its heap is in an unknown state.
+            instance.close()
+            raise
+        self._idle.append(instance)
+        if raw.startswith(_RESULT):
+            return raw[len(_RESULT) : -2]
+        return None
+
+    def _new_instance(self) -> Instance:
+        instance = Instance(self._runtime.engine, self._module, self._runtime.memory_limit)
+        instance.load(self._resolved, self._runtime.new_context, self._data_json)
+        return instance
