@@ -20,7 +20,7 @@ from sark_pdp.projection import Path as JsonPath
 MODULE = "policy.wasm"
 """OPA loads no module of another name from a bundle, whatever its folder."""
 
-_DATA = "data.json"
+DATA = "data.json"
 _REFUSED = {
     ".signatures.json": "is signed, and no verification key is configured: use an unsigned bundle",
     "patch.json": "is a delta of data, not a whole bundle",
@@ -150,7 +150,7 @@ def _data(path: Path, files: Mapping[str, memoryview]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for name in sorted(files):
         folder, _, base = name.rpartition("/")
-        if base != _DATA:
+        if base != DATA:
             continue
         try:
             document = msgspec.json.decode(files[name])

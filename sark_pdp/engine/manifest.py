@@ -87,9 +87,9 @@ def decode_manifest(path: Path, content: bytes | memoryview | None) -> Manifest:
     return manifest
 
 
-def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
-    """Keys sorted: the same bytes for the same manifest."""
-    return msgspec.json.encode(manifest, order="sorted")
+def encode_json(value: Any) -> bytes:
+    """Keys sorted: the same bytes for the same value."""
+    return msgspec.json.encode(value, order="sorted")
 
 
 def file_name(path: str) -> str:
