@@ -36,7 +36,7 @@ _REFUSED: Final = {
     "opa.runtime": "the process's environment has no place on a sidecar's hot path; load what it asks for as data",
 }
 
-_MODULES: Final = frozenset({"strings"})
+_MODULES: Final = frozenset({"strings", "time"})
 _BARE: Final = {"sprintf": "strings", "indexof_n": "strings"}
 """The module of built-ins that have no namespace."""
 
