@@ -1,0 +1,148 @@
+"""Turns the instruments, and what other parts tell of themselves, into Prometheus' metric families on a scrape."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from sark_pdp.interfaces import StoreStatistics
+from sark_pdp.observability.metrics import Metrics
+
+_CODE_NAMES = (
+    *("OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists"),
+    *("PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented"),
+    *("Internal", "Unavailable", "DataLoss", "Unauthenticated"),
+)
+"""The status codes by number, as grpc-go writes them: the spelling of the usual gRPC dashboards."""
+
+_log = logging.getLogger(__name__)
+
+
+class AuditReadings(Struct, frozen=True):
+    """The audit trail at one moment."""
+
+    queue_depth: int
+    """Events that wait for the spool."""
+    spool_bytes: int
+    """On disk."""
+    dropped: int
+    """Events lost since the start."""
+
+
+class Readings(Struct, frozen=True):
+    """What is asked of other parts on each scrape; each callable is quick and thread-safe."""
+
+    stores: Callable[[], Iterable[StoreStatistics]]
+    bundles: Callable[[], Iterable[tuple[str, str]]]
+    """Name and revision of each active bundle."""
+    audit: Callable[[], AuditReadings]
+
+
+def registry(metrics: Metrics, readings: Readings) -> CollectorRegistry:
+    """Everything that a scrape shows, the process and the interpreter included."""
+    everything = CollectorRegistry()
+    everything.register(_Exposition(metrics, readings))
+    ProcessCollector(registry=everything)
+    PlatformCollector(registry=everything)
+    GCCollector(registry=everything)
+    return everything
+
+
+class _Exposition(Collector):
+    def __init__(self, metrics: Metrics, readings: Readings) -> None:
+        self._metrics = metrics
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        """One part that fails costs its own metrics, not the scrape."""
+        parts = (
+            self._decisions,
+            self._evaluations,
+            self._calls,
+            self._events,
+            self._stores,
+            self._bundles,
+            self._audit,
+        )
+        for part in parts:
+            try:
+                families = part()
+            except Exception:  # noqa: BLE001 (logged)
+                _log.exception("metrics could not be read", extra={"part": part.__name__.strip("_")})
+            else:
+                yield from families
+
+    def _decisions(self) -> list[Metric]:
+        family = CounterMetricFamily("sark_decisions", "Decisions answered.", labels=["outcome", "tier"])
+        for outcome, tier, count in self._metrics.decisions():
+            family.add_metric([outcome.name.lower(), tier.name.lower()], count)
+        return [family]
+
+    def _evaluations(self) -> list[Metric]:
+        family = HistogramMetricFamily(
+            "sark_policy_evaluation_duration_seconds",
+            "Time that policy evaluations took; answers from a cache are not in it.",
+            labels=["policy", "decision"],
+        )
+        for entrypoint, outcome, times in self._metrics.evaluations():
+            family.add_metric([entrypoint, outcome.name.lower()], *times.cumulative())
+        return [family]
+
+    def _calls(self) -> list[Metric]:
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        handled = CounterMetricFamily(
+            "grpc_server_handled", "Calls that were answered, with any status.", labels=[*labels, "grpc_code"]
+        )
+        handling = HistogramMetricFamily(
+            "grpc_server_handling_seconds", "Time from a message's arrival to its answer.", labels=labels
+        )
+        for calls in self._metrics.all_calls():
+            values = [calls.kind, calls.service, calls.method]
+            for code, count in zip(_CODE_NAMES, calls.by_code(), strict=True):
+                if count or code == "OK":
+                    handled.add_metric([*values, code], count)
+            handling.add_metric(values, *calls.seconds.cumulative())
+        return [handled, handling]
+
+    def _events(self) -> list[Metric]:
+        activation = HistogramMetricFamily(
+            "sark_bundle_activation_seconds", "Time from reading a bundle until it answered."
+        )
+        activation.add_metric([], *self._metrics.activation.cumulative())
+        shed = CounterMetricFamily(
+            "sark_shed_requests", "Calls refused because a limit was reached.", value=self._metrics.shed.value
+        )
+        return [activation, shed]
+
+    def _stores(self) -> list[Metric]:
+        hits = CounterMetricFamily("sark_cache_hits", "Answers found in the cache.", labels=["cache_name"])
+        misses = CounterMetricFamily("sark_cache_misses", "Answers not found in the cache.", labels=["cache_name"])
+        entries = GaugeMetricFamily("sark_cache_entries", "Answers that the cache holds.", labels=["cache_name"])
+        for store in self._readings.stores():
+            hits.add_metric([store.name], store.hits)
+            misses.add_metric([store.name], store.misses)
+            entries.add_metric([store.name], store.entries)
+        return [hits, misses, entries]
+
+    def _bundles(self) -> list[Metric]:
+        family = InfoMetricFamily("sark_bundle", "The active policy bundles.", labels=[])
+        for name, revision in self._readings.bundles():
+            family.add_metric([], {"name": name, "revision": revision})
+        return [family]
+
+    def _audit(self) -> list[Metric]:
+        audit = self._readings.audit()
+        return [
+            GaugeMetricFamily("sark_audit_queue_depth", "Events that wait for the spool.", value=audit.queue_depth),
+            GaugeMetricFamily("sark_audit_spool_bytes", "Size of the spool on disk.", value=audit.spool_bytes),
+            CounterMetricFamily("sark_audit_dropped", "Events that were lost.", value=audit.dropped),
+        ]

@@ -1,0 +1,99 @@
+"""What is counted. Labels take values from closed sets: entrypoints that were loaded, methods that are served."""
+
+from threading import Lock
+
+from sark_pdp.model import Outcome, Seconds, Tier
+from sark_pdp.observability.instruments import Counter, Histogram
+
+EVALUATION_BUCKETS = (
+    *(0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5),
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+)
+"""Seconds. Those from 1 ms are what SARK's dashboards expect; a policy in WebAssembly mostly falls below."""
+
+CALL_BUCKETS = (
+    *(0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025),
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+"""Seconds. Those from 5 ms are Prometheus' defaults, which the usual gRPC dashboards expect."""
+
+ACTIVATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds."""
+
+_GRPC_CODES = 17
+"""The gRPC status codes are numbered from 0 to 16."""
+
+
+class CallMetrics:
+    """The calls of one gRPC method."""
+
+    __slots__ = ("_handled", "kind", "method", "seconds", "service")
+
+    def __init__(self, service: str, method: str, kind: str) -> None:
+        self.service, self.method, self.kind = service, method, kind
+        self._handled = [0] * _GRPC_CODES
+        self.seconds = Histogram(CALL_BUCKETS)
+
+    def handled(self, code: int, seconds: float) -> None:
+        """One call ended with this gRPC status code after this time."""
+        self._handled[code] += 1
+        self.seconds.observe(seconds)
+
+    def by_code(self) -> list[int]:
+        """How many calls ended with each status code."""
+        return self._handled.copy()
+
+
+class Metrics:
+    """The instruments. Whoever counts gets one of these methods, or what it returns, at start."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._calls: dict[str, CallMetrics] = {}
+        self._evaluations: dict[str, tuple[Histogram, ...]] = {}
+        self._decisions = [[0] * (max(Tier) + 1) for _ in range(max(Outcome) + 1)]
+        self.shed = Counter()
+        """Calls refused because a limit was reached."""
+        self.activation = Histogram(ACTIVATION_BUCKETS)
+        """Seconds from reading a bundle to its first answer."""
+
+    def decision(self, outcome: Outcome, tier: Tier) -> None:
+        """One decision was answered."""
+        self._decisions[outcome][tier] += 1
+
+    def evaluation(self, entrypoint: str, outcome: Outcome, took: Seconds) -> None:
+        """One evaluation ended."""
+        by_outcome = self._evaluations.get(entrypoint)
+        if by_outcome is None:
+            by_outcome = self._new_evaluations(entrypoint)
+        by_outcome[outcome].observe(took)
+
+    def calls(self, full_method: str, kind: str) -> CallMetrics:
+        """Of a method such as `/sark.pdp.v1.PolicyDecision/Check`, always the same; `kind` is the label `grpc_type`."""
+        with self._lock:
+            if full_method not in self._calls:
+                service, _, method = full_method.removeprefix("/").partition("/")
+                self._calls[full_method] = CallMetrics(service, method, kind)
+            return self._calls[full_method]
+
+    def decisions(self) -> list[tuple[Outcome, Tier, int]]:
+        """How many decisions there were of each kind, zeros included."""
+        return [(outcome, tier, self._decisions[outcome][tier]) for outcome in Outcome for tier in Tier]
+
+    def evaluations(self) -> list[tuple[str, Outcome, Histogram]]:
+        """The times of each entrypoint and outcome that there were."""
+        with self._lock:
+            known = list(self._evaluations.items())
+        return [
+            (name, outcome, times[outcome]) for name, times in known for outcome in Outcome if times[outcome].count()
+        ]
+
+    def all_calls(self) -> list[CallMetrics]:
+        """Of every method."""
+        with self._lock:
+            return list(self._calls.values())
+
+    def _new_evaluations(self, entrypoint: str) -> tuple[Histogram, ...]:
+        with self._lock:
+            fresh = tuple(Histogram(EVALUATION_BUCKETS) for _ in range(max(Outcome) + 1))
+            return self._evaluations.setdefault(entrypoint, fresh)
