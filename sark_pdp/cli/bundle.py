@@ -1,6 +1,8 @@
 """`sark-pdp bundle`: makes, shows and checks policy bundles."""
 
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +82,8 @@ def inspect(file: Path, *, as_json: bool) -> None:
     """Show the entrypoints of FILE and what they read.
 
     "everything" means that each field counts for the cache: the bundle was made without `bundle build`, or a rule
-    uses the whole of `input`. An entrypoint that is "not deterministic" reads the clock, or worse: it is evaluated each
-    time, unless its result says `cache_ttl`.
+    uses the whole of `input`. Where a module calls a built-in that reads the clock, or anything else that is not in
+    its arguments, its entrypoints are evaluated each time, unless their result says `cache_ttl`.
     """
     from sark_pdp.engine.bundle import read_bundle
 
@@ -147,35 +149,32 @@ def _described(file: Path, seen: "Bundle") -> dict[str, Any]:
 
 
 def _print(file: Path, seen: "Bundle") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     described = _described(file, seen)
-    facts = Table.grid(padding=(0, 2))
-    for name, value in (
+    facts = [
         ("bundle", f"{file}, {_kib(seen.size)}"),
         ("revision", seen.revision or "none: its digest is used"),
         ("digest", seen.digest),
         ("data", ", ".join(described["data"]) or "none"),
-    ):
-        facts.add_row(Text(name, "bold"), Text(value, overflow="fold"))
-    entrypoints = Table("Entrypoint", "Reads of input", "Reads of data", "Module", box=None, header_style="bold")
-    modules = Table("Module", "Size", "Deterministic", "Built-ins of the host", box=None, header_style="bold")
+    ]
     for module in described["modules"]:
+        unsteady = ", ".join(module["nondeterministic"])
+        facts += [
+            ("", ""),
+            ("module", f"{module['path']}, {_kib(module['size'])}"),
+            ("cached", f"no, unless the result says cache_ttl: it calls {unsteady}" if unsteady else "yes"),
+            ("built-ins", ", ".join(module["builtins"]) or "none of the host"),
+        ]
         for entry in module["entrypoints"]:
-            reads = (_paths(entry["reads_input"]), _paths(entry["reads_data"]))
-            cells = (entry["name"], *reads, module["path"])
-            entrypoints.add_row(*(Text(cell, overflow="fold") for cell in cells))
-        wanted = module["nondeterministic"]
-        deterministic = f"no: {', '.join(wanted)}" if wanted else "yes"
-        cells = (module["path"], _kib(module["size"]), deterministic, ", ".join(module["builtins"]) or "none")
-        modules.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    # What reads a pipe wants each row on one line.
-    console = Console(width=None if sys.stdout.isatty() else 1000)
-    for table in (facts, entrypoints, modules):
-        console.print(table)
-        console.print()
+            facts += [
+                ("entrypoint", entry["name"]),
+                ("  input", _paths(entry["reads_input"])),
+                ("  data", _paths(entry["reads_data"])),
+            ]
+    # What reads a pipe wants each fact on one line.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for name, value in facts:
+        indented = textwrap.fill(value, width, initial_indent=" " * 12, subsequent_indent=" " * 12)
+        click.echo(click.style(f"{name:<12}", bold=True) + indented[12:])
 
 
 def _paths(paths: tuple["JsonPath", ...]) -> str:

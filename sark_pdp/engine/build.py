@@ -26,7 +26,6 @@ from sark_pdp.engine.bundle import DATA, MODULE, Bundle, read_bundle
 from sark_pdp.engine.manifest import EVERYTHING, MANIFEST, VERSION, Reads, decode_manifest, encode_json
 from sark_pdp.engine.opa import Annotation, Dependencies, Opa
 from sark_pdp.engine.wasm.builtins import NONDETERMINISTIC
-from sark_pdp.engine.wasm.policy import required_builtins
 from sark_pdp.errors import BundleError
 from sark_pdp.projection import Path as JsonPath
 from sark_pdp.projection import Projection
@@ -168,11 +167,8 @@ def _groups(
     opa: Opa, sources: _Sources, work: Path, entrypoints: Sequence[str], optimize: int
 ) -> Mapping[str, list[str]]:
     """Entrypoints by the path of their module."""
-    impure = [
-        name
-        for name in entrypoints
-        if required_builtins(_compile(opa, sources.rego, work, [name], optimize)) & NONDETERMINISTIC
-    ]
+    plan = work / "plan.tar.gz"
+    impure = [name for name in entrypoints if opa.builtins(sources.rego, plan, name, optimize) & NONDETERMINISTIC]
     pure = [name for name in entrypoints if name not in impure]
     if not pure or not impure:
         return {MODULE: list(entrypoints)}
