@@ -1,0 +1,174 @@
+"""What the client does where a decision point fails, over real connections."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from sark_pdp.client import Answer, AsyncClient, Client
+from sark_pdp.errors import SettingsError
+from tests.fix_client import Behaviour, Connect, ask, assert_denied, fake_pdp, serving
+
+
+def aborting(code: grpc.StatusCode) -> Behaviour:
+    def abort(_method: str, _message: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(code, "so it is")
+
+    return abort
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "unix://{folder}/nobody.sock"])
+def test_where_nobody_listens_it_denies(connect_client: Connect, address: str, tmp_path: Path) -> None:
+    with socket.socket() as reserved:
+        # Bound and not listening: no other process gets this port meanwhile.
+        reserved.bind(("127.0.0.1", 0))
+        target = address.format(port=reserved.getsockname()[1], folder=tmp_path)
+        assert_denied(connect_client(target, timeout=5), "UNAVAILABLE: ")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.PERMISSION_DENIED,
+    ],
+)
+def test_a_status_denies(connect_client: Connect, code: grpc.StatusCode) -> None:
+    with serving(aborting(code)) as address:
+        assert_denied(connect_client(address, timeout=5), f"{code.name}: so it is")
+
+
+def test_a_server_that_hangs_denies_at_the_deadline(connect_client: Connect) -> None:
+    done = threading.Event()
+
+    def hang(_method: str, _message: bytes, _context: grpc.ServicerContext) -> bytes:
+        done.wait(60)
+        return b""
+
+    with serving(hang) as address:
+        try:
+            assert_denied(connect_client(address, timeout=0.05), "DEADLINE_EXCEEDED")
+            assert_denied(connect_client(address, timeout=60), "DEADLINE_EXCEEDED", timeout=0.05)
+        finally:
+            done.set()
+
+
+def test_a_server_that_accepts_and_says_nothing_denies_at_the_deadline(connect_client: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert_denied(connect_client(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.05), "DEADLINE_EXCEEDED")
+
+
+def test_bytes_that_are_no_message_deny(connect_client: Connect) -> None:
+    with serving(lambda _method, _message, _context: b"\xff\xff\xff") as address:
+        assert_denied(connect_client(address, timeout=5), "BAD_ANSWER: ")
+
+
+def test_an_empty_message_denies(connect_client: Connect) -> None:
+    with serving(lambda _method, _message, _context: b"") as address:
+        assert_denied(connect_client(address, timeout=5), "BAD_ANSWER: ")
+
+
+def test_an_answer_that_is_too_large_denies(connect_client: Connect) -> None:
+    with serving(lambda _method, _message, _context: bytes(17 * 1024 * 1024)) as address:
+        assert_denied(connect_client(address, timeout=20), "RESOURCE_EXHAUSTED: ")
+
+
+def test_unavailable_is_tried_again_and_other_failures_are_not(connect_client: Connect) -> None:
+    for code, attempts in [(grpc.StatusCode.UNAVAILABLE, 2), (grpc.StatusCode.RESOURCE_EXHAUSTED, 1)]:
+        seen: list[str] = []
+
+        def first_fail(
+            method: str,
+            message: bytes,
+            context: grpc.ServicerContext,
+            code: grpc.StatusCode = code,
+            seen: list[str] = seen,
+        ) -> bytes:
+            seen.append(method)
+            if len(seen) == 1:
+                context.abort(code, "once")
+            return fake_pdp(method, message, context)
+
+        with serving(first_fail) as address:
+            answer = ask(connect_client(address, timeout=5))
+        assert len(seen) == attempts
+        assert answer.allow is (attempts == 2)
+
+
+def test_a_decision_point_that_comes_back_is_found_again(connect_client: Connect, tmp_path: Path) -> None:
+    address = f"unix://{tmp_path}/pdp.sock"
+    with serving(fake_pdp, address):
+        client = connect_client(address, timeout=5)
+        assert ask(client).allow
+    assert not ask(client).allow
+    with serving(fake_pdp, address):
+        # The channel looks again within its back-off of a second; asking does not wait for it.
+        assert any(ask(client).allow for _ in eventually())
+
+
+def eventually() -> Iterator[None]:
+    for _ in range(200):
+        yield
+        threading.Event().wait(0.05)
+
+
+def test_closing_a_client_denies_what_is_under_way() -> None:
+    arrived, done = threading.Event(), threading.Event()
+
+    def hang(_method: str, _message: bytes, _context: grpc.ServicerContext) -> bytes:
+        arrived.set()
+        done.wait(60)
+        return b""
+
+    with serving(hang) as address, ThreadPoolExecutor(1) as thread:
+        client = Client(address, timeout=60)
+        asked = thread.submit(ask, client)
+        assert arrived.wait(30)
+        client.close()
+        assert asked.result(30).error.startswith("CANCELLED: ")
+        done.set()
+
+
+def test_closing_an_async_client_denies_what_is_under_way_and_cancelling_a_task_raises() -> None:
+    done = threading.Event()
+
+    async def main(address: str, arrived: asyncio.Event) -> Answer:
+        client = AsyncClient(address, timeout=60)
+        cancelled = asyncio.create_task(client.check(action="tool:invoke"))
+        await arrived.wait()
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        arrived.clear()
+        closed = asyncio.create_task(client.check(action="tool:invoke"))
+        await arrived.wait()
+        await client.close()
+        return await closed
+
+    with asyncio.Runner() as runner:
+        arrived = asyncio.Event()
+
+        def hang(_method: str, _message: bytes, _context: grpc.ServicerContext) -> bytes:
+            runner.get_loop().call_soon_threadsafe(arrived.set)
+            done.wait(60)
+            return b""
+
+        with serving(hang) as address:
+            answer = runner.run(main(address, arrived))
+            done.set()
+    assert answer.error is not None
+    assert answer.error.startswith("CLOSED: ")
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "127.0.0.1:http", "unix:pdp.sock", "http://127.0.0.1:9001"])
+def test_an_address_that_is_none_raises(connect_client: Connect, address: str) -> None:
+    with pytest.raises(SettingsError, match="address"):
+        connect_client(address)

@@ -1,0 +1,110 @@
+"""The client over TLS and mTLS."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from sark_pdp.client import Tls
+from sark_pdp.errors import SettingsError
+from tests.fix_client import Connect, ask, assert_denied, fake_pdp, serving
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, other-ca.pem, and of ca: server.pem, server.key, client.pem, client.key."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def make(name: str, issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None) -> Any:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer[0] if issuer else subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"{name}.test")]), critical=False)
+            .sign(issuer[1] if issuer else key, hashes.SHA256())
+        )
+        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (folder / f"{name}.key").write_bytes(pem)
+        return subject, key
+
+    authority = make("ca", None)
+    make("other-ca", None)
+    make("server", authority)
+    make("client", authority)
+    return folder
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def tls_pdp(request: pytest.FixtureRequest, certificates: Path, tmp_path: Path) -> Iterator[str]:
+    """A decision point that accepts clients with a certificate only."""
+    credentials = grpc.ssl_server_credentials(
+        [((certificates / "server.key").read_bytes(), (certificates / "server.pem").read_bytes())],
+        (certificates / "ca.pem").read_bytes(),
+        require_client_auth=True,
+    )
+    address = "127.0.0.1:0" if request.param == "tcp" else f"unix://{tmp_path}/pdp.sock"
+    with serving(fake_pdp, address, credentials) as bound:
+        yield bound
+
+
+@pytest.mark.parametrize(
+    ("ca", "pair", "name", "allowed"),
+    [
+        ("ca", "client", "server.test", True),
+        ("ca", None, "server.test", False),
+        ("ca", "other-ca", "server.test", False),
+        ("other-ca", "client", "server.test", False),
+        ("ca", "client", "another.test", False),
+        ("ca", "client", "", False),
+    ],
+)
+def test_mtls(
+    connect_client: Connect, tls_pdp: str, certificates: Path, ca: str, pair: str | None, name: str, allowed: bool
+) -> None:
+    tls = Tls(
+        ca_file=certificates / f"{ca}.pem",
+        cert_file=certificates / f"{pair}.pem" if pair else None,
+        key_file=str(certificates / f"{pair}.key") if pair else None,
+        server_name=name,
+    )
+    answer = ask(connect_client(tls_pdp, tls=tls, timeout=5))
+    assert answer.allow is allowed
+    assert (answer.error is None) is allowed
+
+
+def test_plaintext_to_tls_denies(connect_client: Connect, tls_pdp: str) -> None:
+    assert_denied(connect_client(tls_pdp, timeout=5), "UNAVAILABLE: ")
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"ca_file": "missing.pem"}, "ca_file .*missing.pem"),
+        ({"cert_file": "client.pem"}, "cert_file and key_file go together"),
+        ({"key_file": "client.key"}, "cert_file and key_file go together"),
+        ({"cert_file": "client.pem", "key_file": "missing.key"}, "key_file .*missing.key"),
+    ],
+)
+def test_tls_files_that_cannot_be_used_raise(
+    connect_client: Connect, certificates: Path, files: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SettingsError, match=named):
+        connect_client(tls=Tls(**{name: str(certificates / file) for name, file in files.items()}))
