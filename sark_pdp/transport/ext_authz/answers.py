@@ -1,0 +1,98 @@
+"""Envoy's `CheckResponse`, from what a policy returned or for a call that got no decision.
+
+A policy's result is a boolean or an object; of an object are used, as opa-envoy-plugin does:
+
+- where it allows: `headers` (set on the request), `request_headers_to_remove`, `response_headers_to_add`,
+  `query_parameters_to_set`, `query_parameters_to_remove`;
+- where it denies: `headers` (of the response), `http_status`, `body`, for which the reason stands in;
+- always: `dynamic_metadata`.
+
+What Envoy could not carry out, or could only by sending something malformed, is not handed to it: such a result denies.
+"""
+
+from typing import Final
+
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
+from envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
+from google.rpc.status_pb2 import Status as RpcStatus
+
+from sark_pdp.model import Json, Outcome, Verdict
+from sark_pdp.transport.ext_authz import values
+from sark_pdp.transport.ext_authz.values import UnusableResultError
+from sark_pdp.transport.handler import Status
+
+_FORBIDDEN: Final = 403
+_INTERNAL_ERROR: Final = 500
+
+_SET: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+_ADD: Final = HeaderValueOption.HeaderAppendAction.APPEND_IF_EXISTS_OR_ADD
+
+
+def decided(verdict: Verdict) -> CheckResponse:
+    """The answer that a verdict means."""
+    result = verdict.result if type(verdict.result) is dict else {}
+    try:
+        if verdict.outcome is Outcome.ALLOW:
+            response = CheckResponse(status=RpcStatus(code=Status.OK), ok_response=_allowed(result))
+        elif verdict.outcome is Outcome.ERROR:
+            # The reason is for the audit trail and for Envoy: it may tell more of the policy than a client should know.
+            return denied(
+                _INTERNAL_ERROR, Status.PERMISSION_DENIED, "the policy could not be evaluated", verdict.reason
+            )
+        else:
+            response = _denied(result, verdict.reason)
+        if "dynamic_metadata" in result:
+            response.dynamic_metadata.CopyFrom(values.metadata(result["dynamic_metadata"]))
+    except UnusableResultError as error:
+        return denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, f"the policy returned an unusable result: {error}")
+    return response
+
+
+def denied(http_status: int, code: Status, body: str, reason: str = "", retry_after: int = 0) -> CheckResponse:
+    """A denial with this text; `reason`, the body where it is empty, is for Envoy only; `retry_after` is in seconds."""
+    response = DeniedHttpResponse(status=HttpStatus(code=http_status), body=body)
+    if retry_after:
+        response.headers.append(_header("retry-after", str(retry_after), _SET))
+    return CheckResponse(status=RpcStatus(code=code, message=reason or body), denied_response=response)
+
+
+def _allowed(result: dict[str, Json]) -> OkHttpResponse:
+    return OkHttpResponse(
+        headers=_headers(result, "headers", _SET),
+        headers_to_remove=values.header_names(result, "request_headers_to_remove"),
+        response_headers_to_add=_headers(result, "response_headers_to_add", _ADD),
+        query_parameters_to_set=values.query_parameters(result, "query_parameters_to_set"),
+        query_parameters_to_remove=values.query_keys(result, "query_parameters_to_remove"),
+    )
+
+
+def _denied(result: dict[str, Json], reason: str) -> CheckResponse:
+    body = result.get("body", reason)
+    if type(body) is not str:
+        raise UnusableResultError("body is not a string")
+    status = result.get("http_status", _FORBIDDEN)
+    if type(status) is not int or status not in StatusCode.values() or status < 200:
+        raise UnusableResultError("http_status is not a status code of HTTP that ends a request")
+    response = denied(status, Status.PERMISSION_DENIED, body, reason)
+    response.denied_response.headers.extend(_headers(result, "headers", _SET))
+    return response
+
+
+def _headers(
+    result: dict[str, Json], field: str, action: HeaderValueOption.HeaderAppendAction
+) -> list[HeaderValueOption]:
+    """The first of each name with `action`; the others beside it, as they are one list of the policy's."""
+    options: list[HeaderValueOption] = []
+    seen: set[str] = set()
+    for name, value in values.headers(result, field):
+        options.append(_header(name, value, _ADD if name in seen else action))
+        seen.add(name)
+    return options
+
+
+def _header(name: str, value: str, action: HeaderValueOption.HeaderAppendAction) -> HeaderValueOption:
+    option = HeaderValueOption(append_action=action, keep_empty_value=not value)
+    option.header.key = name
+    option.header.value = value
+    return option

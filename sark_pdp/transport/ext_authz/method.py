@@ -1,0 +1,144 @@
+"""The method `envoy.service.auth.v3.Authorization/Check`."""
+
+import logging
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from google.protobuf.message import DecodeError
+from uuid_utils import uuid7
+
+from sark_pdp.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    UnknownEntrypointError,
+)
+from sark_pdp.interfaces import Decider, PolicySource
+from sark_pdp.model import Decision, Entrypoint, Request
+from sark_pdp.transport.ext_authz.answers import decided, denied
+from sark_pdp.transport.ext_authz.document import InputReader
+from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status, status_of
+
+CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
+
+# Longer messages take too long to read for a thread that many callers wait for.
+_INLINE_BYTES: Final = 16 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+class Decisions(Decider, PolicySource, Protocol):
+    """The decision service."""
+
+
+class ExtAuthz:
+    """Answers Envoy. Each reply has the status OK and holds a `CheckResponse`, which denies where anything failed."""
+
+    kind = Kind.UNARY
+
+    def __init__(self, decisions: Decisions, entrypoint: str, *, max_input_bytes: int, max_depth: int) -> None:
+        """`entrypoint` is asked every time; `max_depth` counts the objects and arrays of the input, itself included."""
+        self._decisions = decisions
+        self._entrypoint = entrypoint
+        self._max_input_bytes = max_input_bytes
+        self._max_depth = max_depth
+        # Replaced with the policy revision, by whichever thread meets it first.
+        self._reader: tuple[Entrypoint, InputReader] | None = None
+
+    def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
+        """As `answer`, where the decision is known and the message is short."""
+        if len(message) > min(_INLINE_BYTES, self._max_input_bytes):
+            return None
+        try:
+            request = self._request(metadata, message)
+            decision = self._decisions.decide_nowait(request)
+            return None if decision is None else _decided(request, decision)
+        except RequestError as error:
+            return _refused(error)
+        except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
+            _log.exception("a call of Envoy failed")
+            return self.refusal(Refusal.INTERNAL)
+
+    def answer(self, metadata: Metadata, message: bytes) -> Reply:
+        """The decision as a `CheckResponse`."""
+        if len(message) > self._max_input_bytes:
+            return _TOO_LARGE
+        try:
+            request = self._request(metadata, message)
+            return _decided(request, self._decisions.decide(request))
+        except RequestError as error:
+            return _refused(error)
+        except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
+            _log.exception("a call of Envoy failed")
+            return self.refusal(Refusal.INTERNAL)
+
+    def watch(self, metadata: Metadata, message: bytes) -> Iterator[Reply]:
+        """Not of this kind."""
+        raise NotImplementedError
+
+    def refusal(self, reason: Refusal) -> Reply:
+        """A denial for this reason."""
+        match reason:
+            case Refusal.INTERNAL:
+                return _reply(denied(500, Status.INTERNAL, "the request could not be authorized", reason.value))
+            case Refusal.TOO_LARGE:
+                return _TOO_LARGE
+            case _:
+                return _refused(OverloadedError(reason.value))
+
+    def _request(self, metadata: Metadata, message: bytes) -> Request:
+        entrypoint = self._decisions.entrypoint(self._entrypoint)
+        try:
+            check = CheckRequest.FromString(message)
+        except DecodeError:
+            raise InvalidRequestError("message", "it is no envoy.service.auth.v3.CheckRequest") from None
+        read = self._reader_of(entrypoint).read(check.attributes)
+        return Request(
+            entrypoint=entrypoint,
+            document=read.document,
+            request_id=read.request_id or str(uuid7()),
+            deadline=metadata.deadline,
+            origin=read.origin,
+        )
+
+    def _reader_of(self, entrypoint: Entrypoint) -> InputReader:
+        known = self._reader
+        if known is None or known[0] is not entrypoint:
+            known = self._reader = (entrypoint, InputReader(entrypoint.projection, self._max_depth))
+        return known[1]
+
+
+def _decided(request: Request, decision: Decision) -> Reply:
+    response = decided(decision.verdict)
+    fields = response.dynamic_metadata.fields
+    fields["decision_id"].string_value = decision.id
+    fields["policy_revision"].string_value = request.entrypoint.revision
+    return _reply(response)
+
+
+def _refused(error: RequestError) -> Reply:
+    """A denial. What only tells of this process's inside stays in the status, which Envoy does not pass on."""
+    code = status_of(error)
+    match error:
+        case InvalidRequestError():
+            return _reply(denied(400, code, str(error)))
+        case OverloadedError():
+            return _reply(
+                denied(429, code, "too many requests are being authorized; try again", str(error), retry_after=1)
+            )
+        case DeadlineExceededError():
+            return _reply(denied(504, code, "the request was not authorized in time", str(error)))
+        case NotReadyError() | UnknownEntrypointError():
+            return _reply(denied(503, code, "no policy that could authorize requests is active", str(error)))
+        case _:
+            return _reply(denied(500, code, "the request could not be authorized", str(error)))
+
+
+def _reply(response: CheckResponse) -> Reply:
+    return Reply(message=response.SerializeToString())
+
+
+_TOO_LARGE: Final = _reply(denied(413, Status.INVALID_ARGUMENT, "the request is too large to be authorized"))
