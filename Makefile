@@ -54,6 +54,10 @@ policies: tools ## Check and test the policies
 	$(OPA) check --strict $(POLICIES)
 	$(OPA) test $(POLICIES)
 
+.PHONY: bundle
+bundle: .venv/.dev tools ## Pack policies/ as the default bundle
+	$(BIN)/sark-pdp bundle build policies --opa $(OPA) --output policies/default.tar.gz
+
 .PHONY: format
 format: .venv/.dev tools ## Rewrite code and policies in the project's style
 	$(BIN)/ruff check --fix .
@@ -63,6 +67,10 @@ format: .venv/.dev tools ## Rewrite code and policies in the project's style
 .PHONY: proto
 proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 	$(BIN)/python proto/generate.py
+
+.PHONY: bundle
+bundle: .venv/.dev tools ## Build policies/default.tar.gz, the default bundle, from policies/
+	$(BIN)/sark-pdp bundle build policies --opa $(OPA) --output policies/default.tar.gz
 
 .PHONY: lock
 lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--upgrade-package NAME" for one, ARGS=--upgrade for all
@@ -134,6 +142,6 @@ fi
 echo "building $(2)"
 rm -f .tools/$(1)-*
 mkdir -p .tools/bin
-env CGO_ENABLED=0 GOFLAGS=-trimpath GOWORK=off GOBIN="$(CURDIR)/.tools/bin" $(GO) install "$(2)"
+env CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOBIN="$(CURDIR)/.tools/bin" $(GO) install "$(2)"
 touch $@
 endef
