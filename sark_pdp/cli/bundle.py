@@ -173,8 +173,8 @@ def _print(file: Path, seen: "Bundle") -> None:
     # What reads a pipe wants each fact on one line.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for name, value in facts:
-        indented = textwrap.fill(value, width, initial_indent=" " * 12, subsequent_indent=" " * 12)
-        click.echo(click.style(f"{name:<12}", bold=True) + indented[12:])
+        lines = textwrap.wrap(value, width - 12, break_on_hyphens=False)
+        click.echo(click.style(f"{name:<12}", bold=True) + f"\n{' ' * 12}".join(lines) if name else "")
 
 
 def _paths(paths: tuple["JsonPath", ...]) -> str:
