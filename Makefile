@@ -52,7 +52,7 @@ lint: .venv/.dev ## Check style, types and the direction of imports
 policies: tools ## Check and test the policies
 	$(OPA) fmt --fail --list policies
 	$(OPA) check --strict $(POLICIES)
-	$(OPA) test $(POLICIES)
+	$(OPA) test --fail-on-empty $(POLICIES)
 
 .PHONY: bundle
 bundle: .venv/.dev tools ## Pack policies/ as the default bundle
@@ -67,10 +67,6 @@ format: .venv/.dev tools ## Rewrite code and policies in the project's style
 .PHONY: proto
 proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 	$(BIN)/python proto/generate.py
-
-.PHONY: bundle
-bundle: .venv/.dev tools ## Build policies/default.tar.gz, the default bundle, from policies/
-	$(BIN)/sark-pdp bundle build policies --opa $(OPA) --output policies/default.tar.gz
 
 .PHONY: lock
 lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--upgrade-package NAME" for one, ARGS=--upgrade for all
