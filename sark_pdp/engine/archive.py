@@ -14,6 +14,7 @@ MAX_BYTES = 128 * 1024 * 1024
 """How large a bundle may be unpacked; compiled policies take about 150 KB, the rest is data."""
 
 _CHUNK = 1024 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 # All that tarfile raises for headers that make no sense; not every one of them is its own error.
 _MALFORMED = (tarfile.TarError, EOFError, OSError, ValueError, IndexError, OverflowError, RecursionError)
@@ -26,8 +27,10 @@ def read_archive(path: Path, max_bytes: int) -> tuple[dict[str, memoryview], int
     plain files and folders.
     """
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
-            packed = file.read(max_bytes + 1)
+            # Not all of the limit: a read allocates what it is asked for.
+            packed = file.read(min(size, max_bytes) + 1)
     except FileNotFoundError:
         raise BundleError(f"bundle {path}: there is no such file") from None
     except OSError as error:
@@ -65,6 +68,8 @@ def pack_archive(files: Mapping[str, bytes]) -> bytes:
 
 def _gunzip(path: Path, packed: bytes, max_bytes: int) -> bytes:
     """Never holds more than one chunk over the limit, whatever the archive would unpack to."""
+    if not packed.startswith(_GZIP_MAGIC):
+        raise BundleError(f"bundle {path}: is not a gzipped tar archive")
     unpacked = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as zipped:
@@ -74,11 +79,7 @@ def _gunzip(path: Path, packed: bytes, max_bytes: int) -> bytes:
                     raise BundleError(f"bundle {path}: unpacks to more than the {max_bytes} bytes allowed")
     except EOFError:
         raise BundleError(f"bundle {path}: is truncated; fetch or build it again") from None
-    except gzip.BadGzipFile as error:
-        if not packed.startswith(b"\x1f\x8b"):
-            raise BundleError(f"bundle {path}: is not a gzipped tar archive") from None
-        raise BundleError(f"bundle {path}: is damaged ({error}); fetch or build it again") from None
-    except zlib.error:
+    except (gzip.BadGzipFile, zlib.error):
         raise BundleError(f"bundle {path}: is damaged; fetch or build it again") from None
     return bytes(unpacked)
 
