@@ -208,8 +208,7 @@ def test_metadata_is_never_too_deep_for_the_reader_of_the_answer(depth: int) -> 
 @pytest.mark.parametrize("number", [10**400, -(10**400)])
 def test_metadata_numbers_beyond_a_double_deny(number: int) -> None:
     """Protobuf has no other number."""
-    verdict = Verdict(Outcome.ALLOW, "", {"allow": True, "dynamic_metadata": {"n": number}})
-    _, method = service(verdict)
+    _, method = service(verdict_of(b'{"allow": true, "dynamic_metadata": {"n": %d}}' % number))
     assert "beyond the range" in denial(method.answer(Metadata(), b""))[1]
 
 

@@ -10,14 +10,16 @@ A policy's result is a boolean or an object; of an object are used, as opa-envoy
 What Envoy could not carry out, or could only by sending something malformed, is not handed to it: such a result denies.
 """
 
+from functools import lru_cache
 from typing import Final
 
+import msgspec
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
 from google.rpc.status_pb2 import Status as RpcStatus
 
-from sark_pdp.model import Json, Outcome, Verdict
+from sark_pdp.model import Decision, Json, Outcome, PolicyRevision
 from sark_pdp.transport.ext_authz import values
 from sark_pdp.transport.ext_authz.values import UnusableResultError
 from sark_pdp.transport.handler import Status
@@ -25,23 +27,66 @@ from sark_pdp.transport.handler import Status
 _FORBIDDEN: Final = 403
 _INTERNAL_ERROR: Final = 500
 
+_REMEMBERED: Final = 256
+# Bytes of a result: a longer one is not kept.
+_LONG: Final = 4096
+
 _SET: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _ADD: Final = HeaderValueOption.HeaderAppendAction.APPEND_IF_EXISTS_OR_ADD
 
+_decode: Final = msgspec.json.Decoder().decode
 
-def decided(verdict: Verdict) -> CheckResponse:
-    """The answer that a verdict means."""
-    result = verdict.result if type(verdict.result) is dict else {}
+
+def _id_head(length: int) -> bytes:
+    placeholder = CheckResponse()
+    placeholder.dynamic_metadata.fields["decision_id"].string_value = "-" * length
+    encoded: bytes = placeholder.SerializeToString()
+    return encoded[:-length]
+
+
+_ID_BYTES: Final = len("01890a5d-ac96-774b-bcce-b302099a8057")
+# What comes before the id in a message that holds nothing else.
+_ID_HEAD: Final = _id_head(_ID_BYTES)
+
+
+class Answers:
+    """Encodes answers to decisions, and remembers how those that come again and again are encoded. Thread-safe."""
+
+    def __init__(self) -> None:
+        # Building the messages takes 20 to 40 µs, which is several times what a decision takes that is known.
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(_encode)
+
+    def encode(self, decision: Decision, revision: PolicyRevision) -> bytes:
+        """A `CheckResponse` with the ids in its dynamic metadata, where they replace what the policy said of them."""
+        verdict = decision.verdict
+        encode = _encode if len(verdict.result_json) > _LONG else self._remembered
+        answer = encode(verdict.outcome, verdict.reason, verdict.result_json, revision)
+        decision_id = decision.id.encode()
+        if len(decision_id) != _ID_BYTES:
+            raise ValueError(f"a decision's id has {len(decision_id)} bytes")
+        # A field that comes twice in an encoded message is merged.
+        return b"".join((answer, _ID_HEAD, decision_id))
+
+
+def _encode(outcome: Outcome, reason: str, result_json: bytes, revision: PolicyRevision) -> bytes:
+    response = decided(outcome, reason, _decode(result_json) if result_json else None)
+    response.dynamic_metadata.fields["policy_revision"].string_value = revision
+    encoded: bytes = response.SerializeToString()
+    return encoded
+
+
+def decided(outcome: Outcome, reason: str, result: Json) -> CheckResponse:
+    """The answer to a decision."""
+    if type(result) is not dict:
+        result = {}
     try:
-        if verdict.outcome is Outcome.ALLOW:
+        if outcome is Outcome.ALLOW:
             response = CheckResponse(status=RpcStatus(code=Status.OK), ok_response=_allowed(result))
-        elif verdict.outcome is Outcome.ERROR:
+        elif outcome is Outcome.ERROR:
             # The reason is for the audit trail and for Envoy: it may tell more of the policy than a client should know.
-            return denied(
-                _INTERNAL_ERROR, Status.PERMISSION_DENIED, "the policy could not be evaluated", verdict.reason
-            )
+            return denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, "the policy could not be evaluated", reason)
         else:
-            response = _denied(result, verdict.reason)
+            response = _denied(result, reason)
         if "dynamic_metadata" in result:
             response.dynamic_metadata.CopyFrom(values.metadata(result["dynamic_metadata"]))
     except UnusableResultError as error:

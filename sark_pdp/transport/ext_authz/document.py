@@ -56,12 +56,12 @@ class InputReader:
         return Input(document, origin, headers.get("x-request-id", "") or http.id)
 
     def _body(self, http: AttributeContext.HttpRequest, headers: Mapping[str, str]) -> tuple[Json, bool]:
-        content: str | bytes = http.body or http.raw_body
+        content = http.body.encode() or http.raw_body
         if headers.get(_PARTIAL, "").lower() == "true":
             return None, True
         if not content:
             return None, False
-        if _stated_length(headers) > len(content.encode() if isinstance(content, str) else content):
+        if _stated_length(headers) > len(content):
             return None, True
         return parsing.body(headers.get("content-type", ""), content, self._max_depth - 1), False
 

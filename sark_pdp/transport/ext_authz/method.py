@@ -18,7 +18,7 @@ from sark_pdp.errors import (
 )
 from sark_pdp.interfaces import Decider, PolicySource
 from sark_pdp.model import Decision, Entrypoint, Request
-from sark_pdp.transport.ext_authz.answers import decided, denied
+from sark_pdp.transport.ext_authz.answers import Answers, denied
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status, status_of
 
@@ -45,6 +45,7 @@ class ExtAuthz:
         self._entrypoint = entrypoint
         self._max_input_bytes = max_input_bytes
         self._max_depth = max_depth
+        self._answers = Answers()
         # Replaced with the policy revision, by whichever thread meets it first.
         self._reader: tuple[Entrypoint, InputReader] | None = None
 
@@ -55,7 +56,7 @@ class ExtAuthz:
         try:
             request = self._request(metadata, message)
             decision = self._decisions.decide_nowait(request)
-            return None if decision is None else _decided(request, decision)
+            return None if decision is None else self._decided(request, decision)
         except RequestError as error:
             return _refused(error)
         except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
@@ -68,7 +69,7 @@ class ExtAuthz:
             return _TOO_LARGE
         try:
             request = self._request(metadata, message)
-            return _decided(request, self._decisions.decide(request))
+            return self._decided(request, self._decisions.decide(request))
         except RequestError as error:
             return _refused(error)
         except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
@@ -104,19 +105,14 @@ class ExtAuthz:
             origin=read.origin,
         )
 
+    def _decided(self, request: Request, decision: Decision) -> Reply:
+        return Reply(self._answers.encode(decision, request.entrypoint.revision))
+
     def _reader_of(self, entrypoint: Entrypoint) -> InputReader:
         known = self._reader
         if known is None or known[0] is not entrypoint:
             known = self._reader = (entrypoint, InputReader(entrypoint.projection, self._max_depth))
         return known[1]
-
-
-def _decided(request: Request, decision: Decision) -> Reply:
-    response = decided(decision.verdict)
-    fields = response.dynamic_metadata.fields
-    fields["decision_id"].string_value = decision.id
-    fields["policy_revision"].string_value = request.entrypoint.revision
-    return _reply(response)
 
 
 def _refused(error: RequestError) -> Reply:
