@@ -166,7 +166,7 @@ class _Connection(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _read_head(self) -> bytes:
-        """All up to the empty line, by one deadline that a byte now and then does not renew; empty where it is missed."""
+        """All up to the empty line, by one deadline that single bytes do not renew; empty where it is missed."""
         deadline = time.monotonic() + self.server.patience
         head = b""
         while b"\r\n\r\n" not in head and b"\n\n" not in head:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from sark_pdp.addresses import TcpAddress
+from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
 from sark_pdp.settings.schema import Settings
 
@@ -57,6 +57,13 @@ def _check_listeners(settings: Settings, origins: Mapping[str, str]) -> None:
                 origins["listen.grpc"],
                 "is reached from other machines; set tls.cert_file and tls.key_file, or listen.insecure to true",
             )
+    if isinstance(listen.admin, UnixAddress) and len(bytes(listen.admin.path)) > MAX_UNIX_PATH_BYTES:
+        raise _wrong(
+            "listen.admin",
+            f"'{listen.admin}'",
+            origins["listen.admin"],
+            f"has a path of more than {MAX_UNIX_PATH_BYTES} bytes; set a shorter one, or a shorter state_dir",
+        )
     if isinstance(listen.admin, TcpAddress) and not tls.client_ca_file:
         raise _wrong(
             "listen.admin",

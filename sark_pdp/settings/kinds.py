@@ -68,19 +68,16 @@ def kind_of(annotation: Any) -> Kind:
 def _parsed(parse: Callable[[str], Any], expected: str, schema: Schema, show: Callable[[Any], Any] = str) -> Kind:
     """A kind that is written as a string; `parse` raises ValueError with what is wrong."""
 
-    def read_text(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise UnusableValueError(text, str(error), expected) from None
-
     def read(raw: Any) -> Any:
         # A bare number means what its digits mean as text: 0 is a duration, 660 is a mode.
-        if type(raw) is str or (type(raw) is int and "integer" in schema["type"]):
-            return read_text(str(raw))
-        raise UnusableValueError(raw, "is of the wrong type", expected)
+        if type(raw) is not str and not (type(raw) is int and "integer" in schema["type"]):
+            raise UnusableValueError(raw, "is of the wrong type", expected)
+        try:
+            return parse(str(raw))
+        except ValueError as error:
+            raise UnusableValueError(raw, str(error), expected) from None
 
-    return Kind(expected, schema, read, read_text, show)
+    return Kind(expected, schema, read, read, show)
 
 
 def _text() -> Kind:
@@ -112,7 +109,7 @@ def _integer() -> Kind:
     def read(raw: Any) -> Any:
         if type(raw) is not int:
             raise UnusableValueError(raw, "is not a whole number", kind.expected)
-        return kind.read_text(str(raw))
+        return kind.read(raw)
 
     return msgspec.structs.replace(kind, read=read)
 

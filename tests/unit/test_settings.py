@@ -1,0 +1,396 @@
+"""Settings: what wins over what, what is refused and how that is said."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sark_pdp.addresses import TcpAddress, UnixAddress
+from sark_pdp.errors import SettingsError
+from sark_pdp.settings import BundleSettings, Loaded, load
+
+HOME = {"HOME": "/home/eve"}
+"""A small environment, so that the one of the test run does not matter."""
+
+DEFAULTS = {
+    "listen.grpc": ["127.0.0.1:9001"],
+    "listen.metrics": "127.0.0.1:9004",
+    "listen.admin": "unix:///home/eve/.local/state/sark-pdp/run/admin.sock",
+    "listen.socket_mode": 0o660,
+    "listen.insecure": False,
+    "transport": "auto",
+    "policy.entrypoint": "sark/mcp/decision",
+    "policy.ext_authz_entrypoint": "envoy/authz/allow",
+    "cache.l1.size": 1000,
+    "cache.l1.ttl": 10.0,
+    "audit.spool_dir": "/home/eve/.local/state/sark-pdp/audit",
+    "audit.spool_max_bytes": 2**30,
+    "audit.on_full": "drop",
+    "audit.chain_key_file": None,
+    "tls.cert_file": None,
+    "tls.key_file": None,
+    "tls.client_ca_file": None,
+    "tls.allowed_sans": [],
+    "limits.eval_timeout": 0.05,
+    "limits.max_input_bytes": 2**20,
+    "limits.in_flight_bytes": 16 * 2**20,
+    "limits.wasm_memory": 64 * 2**20,
+    "limits.max_concurrent": 1000,
+    "limits.max_batch": 1000,
+    "limits.max_depth": 30,
+    "limits.max_message_bytes": 4 * 2**20,
+    "shutdown.grace": 10.0,
+    "log.level": "info",
+    "log.format": "json",
+    "address": "127.0.0.1:9001",
+    "state_dir": "/home/eve/.local/state/sark-pdp",
+}
+
+
+def value(loaded: Loaded, key: str) -> Any:
+    """What the typed settings hold under a dotted key, addresses and paths as text."""
+    found: Any = loaded.settings
+    for part in key.split("."):
+        found = getattr(found, part)
+    if isinstance(found, tuple):
+        return [str(item) for item in found]
+    return str(found) if isinstance(found, Path | TcpAddress | UnixAddress) else found
+
+
+def refused(config: Path | None = None, overrides: tuple[str, ...] = (), environ: Mapping[str, str] = HOME) -> str:
+    """The one line that says why."""
+    with pytest.raises(SettingsError) as caught:
+        load(config, overrides, environ)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "sark-pdp.yaml"
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_what_nobody_sets_has_the_documented_default(key: str) -> None:
+    loaded = load(None, [], HOME)
+    assert value(loaded, key) == DEFAULTS[key]
+    assert loaded.origins[key] == "default"
+
+
+def test_the_default_bundle_is_the_packed_one() -> None:
+    (bundle,) = load(None, [], HOME).settings.policy.bundles
+    assert (bundle.name, bundle.path.name, bundle.path.parent.name) == ("default", "default_bundle.tar.gz", "engine")
+
+
+def test_every_key_has_an_origin() -> None:
+    loaded = load(None, [], HOME)
+    assert set(loaded.origins) == set(loaded.values) == {*DEFAULTS, "policy.bundles", "audit.source_name"}
+
+
+STATE = [
+    ({"XDG_STATE_HOME": "/s", "HOME": "/h"}, (), "/s/sark-pdp", "/s/sark-pdp/run/admin.sock"),
+    ({"HOME": "/h", "XDG_RUNTIME_DIR": "/r"}, (), "/h/.local/state/sark-pdp", "/r/sark-pdp/admin.sock"),
+    ({"HOME": "/"}, (), "/var/lib/sark-pdp", "/var/lib/sark-pdp/run/admin.sock"),
+    ({}, (), "/var/lib/sark-pdp", "/var/lib/sark-pdp/run/admin.sock"),
+    ({"XDG_RUNTIME_DIR": "/r"}, ("state_dir=/mine",), "/mine", "/mine/run/admin.sock"),
+]
+
+
+@pytest.mark.parametrize(("environ", "overrides", "state_dir", "admin"), STATE)
+def test_folders_follow_the_machine_and_the_state_folder(
+    environ: dict[str, str], overrides: tuple[str, ...], state_dir: str, admin: str
+) -> None:
+    settings = load(None, overrides, environ).settings
+    assert settings.state_dir == Path(state_dir)
+    assert settings.audit.spool_dir == Path(state_dir, "audit")
+    assert settings.listen.admin == UnixAddress(Path(admin))
+
+
+ADDRESS = [
+    (("listen.grpc=127.0.0.1:7000",), "127.0.0.1:7000"),
+    (("listen.grpc=unix:///run/x.sock",), "unix:///run/x.sock"),
+    (("listen.grpc=0.0.0.0:7000", "listen.insecure=true"), "127.0.0.1:7000"),
+    (("listen.grpc=[::]:7000", "listen.insecure=true"), "[::1]:7000"),
+    (("listen.grpc=127.0.0.1:7000", "address=pdp.example.org:443"), "pdp.example.org:443"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "address"), ADDRESS)
+def test_a_client_connects_to_where_the_same_settings_listen(overrides: tuple[str, ...], address: str) -> None:
+    assert str(load(None, overrides, HOME).settings.address) == address
+
+
+FILE = """
+listen:
+  grpc: [127.0.0.1:7001, "unix:///run/pdp.sock"]
+  socket_mode: 0600
+  insecure: true
+policy:
+  bundles:
+    - {name: mine, path: BUNDLE}
+cache: {l1: {size: 5, ttl: 0}}
+audit: {spool_max_bytes: 2097152, on_full: deny}
+limits: {wasm_memory: 32MiB}
+shutdown:
+log: {level: debug}
+"""
+
+
+def test_a_file_sets_what_it_names(config: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.tar.gz"
+    bundle.touch()
+    config.write_text(FILE.replace("BUNDLE", str(bundle)))
+    loaded = load(config, [], HOME)
+    settings = loaded.settings
+    assert [str(address) for address in settings.listen.grpc] == ["127.0.0.1:7001", "unix:///run/pdp.sock"]
+    assert settings.listen.socket_mode == 0o600
+    assert settings.listen.insecure is True
+    assert settings.policy.bundles == (BundleSettings(name="mine", path=bundle),)
+    assert (settings.cache.l1.size, settings.cache.l1.ttl) == (5, 0.0)
+    assert (settings.audit.spool_max_bytes, settings.audit.on_full) == (2 * 2**20, "deny")
+    assert settings.limits.wasm_memory == 32 * 2**20
+    assert settings.shutdown.grace == 10.0
+    assert loaded.origins["cache.l1.size"] == f"file:{config}"
+    assert loaded.origins["shutdown.grace"] == "default"
+
+
+def test_an_empty_file_sets_nothing(config: Path) -> None:
+    config.write_text("# nothing yet\n")
+    assert set(load(config, [], HOME).origins.values()) == {"default"}
+
+
+TEXTS = [
+    ("listen.grpc", "[::1]:9001", ["[::1]:9001"]),
+    ("listen.grpc", '["127.0.0.1:1", "unix:///run/x"]', ["127.0.0.1:1", "unix:///run/x"]),
+    ("listen.insecure", "true", True),
+    ("listen.socket_mode", "600", 0o600),
+    ("cache.l1.size", "0", 0),
+    ("cache.l1.ttl", "250ms", 0.25),
+    ("limits.max_input_bytes", "4096", 4096),
+    ("audit.spool_dir", "/spool", "/spool"),
+    ("audit.spool_dir", "spool", str(Path.cwd() / "spool")),
+    ("audit.source_name", "pod-1", "pod-1"),
+    ("tls.cert_file", "", None),
+    ("tls.allowed_sans", "[]", []),
+]
+
+
+@pytest.mark.parametrize(("key", "text", "expected"), TEXTS)
+def test_the_environment_and_flags_read_texts_alike(key: str, text: str, expected: Any) -> None:
+    variable = f"SARK_PDP_{key.upper().replace('.', '__')}"
+    by_environment = load(None, [], HOME | {variable: text})
+    by_flag = load(None, [f"{key}={text}"], HOME)
+    assert value(by_environment, key) == value(by_flag, key) == expected
+    assert by_environment.origins[key] == f"env {variable}"
+    assert by_flag.origins[key] == "flag"
+
+
+def test_the_last_of_two_flags_wins() -> None:
+    assert load(None, ["cache.l1.size=1", "cache.l1.size=2"], HOME).settings.cache.l1.size == 2
+
+
+sizes = st.none() | st.integers(0, 10**6)
+
+
+@given(in_file=sizes, in_environment=sizes, in_flag=sizes)
+def test_flags_win_over_the_environment_over_the_file_over_the_default(
+    tmp_path_factory: pytest.TempPathFactory, in_file: int | None, in_environment: int | None, in_flag: int | None
+) -> None:
+    config = tmp_path_factory.getbasetemp() / "precedence.yaml"
+    config.write_text(yaml.safe_dump({} if in_file is None else {"cache": {"l1": {"size": in_file}}}))
+    environ = {} if in_environment is None else {"SARK_PDP_CACHE__L1__SIZE": str(in_environment)}
+    overrides = [] if in_flag is None else [f"cache.l1.size={in_flag}"]
+    loaded = load(config, overrides, HOME | environ)
+    ranked = [
+        (in_flag, "flag"),
+        (in_environment, "env SARK_PDP_CACHE__L1__SIZE"),
+        (in_file, f"file:{config}"),
+        (1000, "default"),
+    ]
+    size, origin = next(pair for pair in ranked if pair[0] is not None)
+    assert loaded.settings.cache.l1.size == size
+    assert loaded.origins["cache.l1.size"] == origin
+
+
+BAD_VALUES = [
+    ("cache.l1.ttl=10", "'10'", "250ms"),
+    ("cache.l1.ttl=-1s", "'-1s'", "250ms"),
+    ("cache.l1.size=many", "'many'", "whole number"),
+    ("cache.l1.size=-1", "'-1'", "at least 0"),
+    ("limits.eval_timeout=0", "'0'", "more than 0"),
+    ("limits.wasm_memory=64MB", "'64MB'", "KiB, MiB or GiB"),
+    ("limits.wasm_memory=5GiB", "'5GiB'", "at most 4GiB"),
+    ("listen.insecure=yes", "'yes'", "true or false"),
+    ("listen.socket_mode=999", "'999'", "0660"),
+    ("listen.metrics=unix:///run/x", "'unix:///run/x'", "host:port"),
+    ("listen.grpc=[]", "[]", "at least one address"),
+    ("listen.grpc=127.0.0.1", "'127.0.0.1'", "unix:///path"),
+    ("listen.admin=", "''", "unix:///path"),
+    ("audit.on_full=block", "'block'", "drop or deny"),
+    ("audit.source_name=", "''", "a text"),
+    ("audit.chain_key_file=/no/such/file", "'/no/such/file'", "a file that this process may read"),
+    ("audit.chain_key_file=/", "'/'", "a file that this process may read"),
+    ("transport=quic", "'quic'", "grpcio"),
+    ("tls.allowed_sans=pdp", "'pdp'", "a list"),
+    ("policy.bundles=[]", "[]", "at least one bundle"),
+    ("log.level=loud", "'loud'", "debug or info"),
+]
+
+
+@pytest.mark.parametrize(("override", "shown", "expected"), BAD_VALUES)
+def test_a_value_that_cannot_be_used_is_named_with_its_key_origin_and_what_is_expected(
+    override: str, shown: str, expected: str
+) -> None:
+    line = refused(overrides=(override,))
+    assert line.startswith(override.partition("=")[0])
+    assert shown in line
+    assert "(flag)" in line
+    assert expected in line
+
+
+BAD_ELEMENTS = [
+    ("listen.grpc", ["127.0.0.1:1", "x"], "listen.grpc[1]: 'x'"),
+    ("listen.grpc", 9001, "listen.grpc: 9001"),
+    ("listen.grpc", ["127.0.0.1:1", "127.0.0.1:1"], "names one address twice"),
+    ("tls.allowed_sans", ["a", 5], "tls.allowed_sans[1]: 5"),
+    ("policy.bundles", [{"name": "a"}], "policy.bundles[0]: {'name': 'a'} (flag) is incomplete"),
+    ("policy.bundles", [{"name": "a", "path": "/x", "pth": "/y"}], "has the unknown pth"),
+    ("policy.bundles", [{"name": 1, "path": "/x"}], "policy.bundles[0].name: 1"),
+    ("policy.bundles", ["/x"], "policy.bundles[0]: '/x' (flag) is not a mapping"),
+    ("policy.bundles", [{"name": "a", "path": "/no/such"}], "policy.bundles[0].path: '/no/such'"),
+    ("policy.bundles", [{"name": "a", "path": "/"}, {"name": "a", "path": "/"}], "has one name twice"),
+]
+
+
+@pytest.mark.parametrize(("key", "elements", "problem"), BAD_ELEMENTS)
+def test_the_element_that_cannot_be_used_is_named(key: str, elements: Any, problem: str) -> None:
+    assert problem in refused(overrides=(f"{key}={json.dumps(elements)}",))
+
+
+UNKNOWN = [
+    ("cache.l1.sze=1", "cache.l1.sze: there is no such setting (flag); did you mean cache.l1.size?"),
+    ("cach.l1.size=1", "did you mean cache.l1.size?"),
+    ("cache.l2.url=redis://x", "cache.l2.url: there is no such setting"),
+    ("listen.http=127.0.0.1:9002", "listen.http: there is no such setting"),
+    ("cache=1", "cache: is a section (flag)"),
+    ("qqq=1", "`sark-pdp config` lists them"),
+    ("cache.l1.size", "expected KEY=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("override", "problem"), UNKNOWN)
+def test_an_unknown_key_is_refused_with_the_nearest_one(override: str, problem: str) -> None:
+    assert problem in refused(overrides=(override,))
+
+
+def test_an_unknown_variable_is_refused_with_the_nearest_one() -> None:
+    line = refused(environ=HOME | {"SARK_PDP_CACHE_L1_SIZE": "5"})
+    assert line.startswith("SARK_PDP_CACHE_L1_SIZE:")
+    assert "did you mean SARK_PDP_CACHE__L1__SIZE?" in line
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "SARK_PDP_SERVICE_HOST",
+        "SARK_PDP_SERVICE_PORT",
+        "SARK_PDP_SERVICE_PORT_GRPC",
+        "SARK_PDP_PORT",
+        "SARK_PDP_PORT_9001_TCP",
+        "SARK_PDP_PORT_9001_TCP_ADDR",
+        "SARK_PDP_WRITER_SERVICE_HOST",
+        "SARK_PDP_WRITER_PORT_9010_TCP_PROTO",
+        "OTHER_VARIABLE",
+    ],
+)
+def test_variables_of_a_kubernetes_service_and_of_others_are_passed_over(variable: str) -> None:
+    assert set(load(None, [], HOME | {variable: "tcp://10.0.0.1:9001"}).origins.values()) == {"default"}
+
+
+BAD_FILES = [
+    ("cache: {l1: {ttl: 10}}", "cache.l1.ttl: 10 (file:FILE) is not a length of time"),
+    ("cache: {l1: {size: '5'}}", "cache.l1.size: '5' (file:FILE) is not a whole number"),
+    ("cache: {l1: {size: 1.5}}", "cache.l1.size: 1.5 (file:FILE)"),
+    ("cache: {l1: {size: true}}", "cache.l1.size: True (file:FILE)"),
+    ("cache: {l1: {size: }}", "cache.l1.size: None (file:FILE)"),
+    ("cache: {l1: {sise: 5}}", "cache.l1.sise: there is no such setting (file:FILE); did you mean cache.l1.size?"),
+    ("cache: 5", "cache: 5 (file:FILE) is no section"),
+    ("listen: {insecure: 'true'}", "listen.insecure: 'true' (file:FILE)"),
+    ("1: 2", "1: there is no such setting (file:FILE)"),
+    ("state_dir: [a]", "state_dir: ['a'] (file:FILE) is of the wrong type; expected a path"),
+    ("[a, b]", "--config FILE: holds no mapping"),
+    ("log: {level: info\nx", "--config FILE: line 2 is not YAML"),
+    ("log: {level: info}\nlog: {format: text}", "--config FILE: line 2 is not YAML: 'log' is given twice"),
+    ("log: !!python/object/apply:os.system [true]", "--config FILE: line 1 is not YAML"),
+    ("{[a]: b}", "--config FILE: line 1 is not YAML"),
+    ("a: *b", "--config FILE: line 1 is not YAML"),
+    ("a: 2000-99-99", "--config FILE"),
+    ("a\0", "--config FILE: is not a text"),
+    ("[" * 5000, "--config FILE: is not YAML that can be read"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD_FILES)
+def test_a_file_that_cannot_be_used_is_refused(config: Path, text: str, problem: str) -> None:
+    config.write_text(text)
+    assert problem.replace("FILE", str(config)) in refused(config)
+
+
+def test_a_file_that_is_no_utf_8_is_refused(config: Path) -> None:
+    config.write_bytes(b"address: \xff")
+    assert "UTF-8" in refused(config)
+
+
+def test_a_missing_file_is_refused(config: Path) -> None:
+    assert refused(config) == f"--config {config}: cannot be read: No such file or directory"
+
+
+CERT, KEY, CA = "tls.cert_file=PEM", "tls.key_file=PEM", "tls.client_ca_file=PEM"
+TOGETHER = [
+    (("listen.grpc=0.0.0.0:9001",), "listen.grpc: '0.0.0.0:9001' (flag) is reached from other machines"),
+    (('listen.grpc=["127.0.0.1:1", "[::]:2"]',), "'[::]:2'"),
+    (("listen.grpc=pdp.example.org:9001",), "'pdp.example.org:9001'"),
+    (("listen.admin=127.0.0.1:9003",), "listen.admin: '127.0.0.1:9003' (flag) is TCP without mTLS"),
+    (("listen.admin=127.0.0.1:9003", CERT, KEY), "is TCP without mTLS"),
+    (("listen.admin=unix:///run/a", "listen.grpc=unix:///run/a"), "names one address twice"),
+    ((CERT,), "set tls.key_file too"),
+    ((KEY,), "set tls.cert_file too"),
+    ((CA,), "set tls.cert_file too"),
+    (('tls.allowed_sans=["a"]', CERT, KEY), "set tls.client_ca_file too"),
+]
+FINE_TOGETHER = [
+    ("listen.grpc=0.0.0.0:9001", "listen.insecure=true"),
+    ("listen.grpc=0.0.0.0:9001", CERT, KEY),
+    ("listen.metrics=0.0.0.0:9004",),
+    ("listen.admin=10.0.0.1:9003", CERT, KEY, CA, 'tls.allowed_sans=["ops"]'),
+    ("listen.grpc=127.0.0.1:0",),
+]
+
+
+def with_pem(overrides: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
+    pem = tmp_path / "some.pem"
+    pem.touch()
+    return tuple(override.replace("PEM", str(pem)) for override in overrides)
+
+
+@pytest.mark.parametrize(("overrides", "problem"), TOGETHER)
+def test_settings_that_do_not_go_together_are_refused(overrides: tuple[str, ...], problem: str, tmp_path: Path) -> None:
+    assert problem in refused(overrides=with_pem(overrides, tmp_path))
+
+
+@pytest.mark.parametrize("overrides", FINE_TOGETHER)
+def test_settings_that_go_together_are_taken(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    given_keys = {override.partition("=")[0] for override in overrides}
+    origins = load(None, with_pem(overrides, tmp_path), HOME).origins
+    assert {key for key, origin in origins.items() if origin == "flag"} == given_keys
+
+
+def test_a_derived_socket_path_that_is_too_long_is_refused() -> None:
+    line = refused(overrides=("state_dir=/" + "a" * 120,))
+    assert "listen.admin" in line
+    assert "107 bytes" in line
