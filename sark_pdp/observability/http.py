@@ -134,6 +134,8 @@ class _Connection(BaseHTTPRequestHandler):
     server: _Server
     server_version = "sark-pdp"
     sys_version = ""
+    default_request_version = "HTTP/1.0"
+    """0.9, the base's, would answer nonsense without a status."""
 
     def setup(self) -> None:
         super().setup()

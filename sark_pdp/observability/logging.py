@@ -19,7 +19,10 @@ Format = Literal["json", "text"]
 
 _FIELDS = {"asctime": "time", "levelname": "level", "name": "logger", "message": "message"}
 _KNOWN = frozenset({*RESERVED_ATTRS, *_FIELDS.values(), "taskName"})
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+_ESCAPED = {
+    code: chr(code).encode("unicode_escape").decode() for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+}
+"""Control characters, and what else ends a line for some."""
 
 _log = logging.getLogger("sark_pdp")
 
