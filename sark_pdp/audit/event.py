@@ -32,7 +32,7 @@ DECISIONS: Final = {
 }
 _TIERS: Final = ("", "evaluated", "l1", "l2", "stale")
 _SEVERITIES: Final = {"allow": "low", "deny": "medium", "undefined": "medium", "error": "high"}
-_LAST_SECOND = 253_402_300_799
+_LAST_NS = 253_402_300_799_999_999_999
 """Of the year 9999: what RFC 3339 can write."""
 _DEEPEST = 100
 _NANOSECONDS = 1_000_000_000
@@ -76,8 +76,8 @@ class Payloads:
     def __init__(self, source: str) -> None:
         self._source = source
         self._encode = msgspec.json.Encoder().encode
-        self._second_ns = -_NANOSECONDS
-        self._prefix = ""
+        self._second_ns = 0
+        self._prefix = "1970-01-01T00:00:00"
 
     def payload(self, record: AuditRecord, sequence: int) -> bytes:
         """The payload of a record at its place in the source; never raises for what a document holds."""
@@ -143,10 +143,10 @@ class Payloads:
     def _timestamp(self, time_ns: int) -> str:
         fraction = time_ns - self._second_ns
         if not 0 <= fraction < _NANOSECONDS:
-            second = min(max(time_ns // _NANOSECONDS, 0), _LAST_SECOND)
+            time_ns = min(max(time_ns, 0), _LAST_NS)
+            second, fraction = divmod(time_ns, _NANOSECONDS)
             self._second_ns = second * _NANOSECONDS
             self._prefix = datetime.fromtimestamp(second, UTC).isoformat()[:19]
-            fraction = time_ns % _NANOSECONDS
         return f"{self._prefix}.{fraction // 1000:06d}Z"
 
 

@@ -1,0 +1,148 @@
+"""How events, counts and what `verify` found look on a terminal. What callers wrote is made harmless first."""
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sark_pdp.audit.event import Event
+from sark_pdp.audit.search import Counts
+from sark_pdp.audit.verify import Report, SourceReport
+
+_STYLES = {"allow": "green", "deny": "yellow", "undefined": "yellow", "error": "red"}
+_MOST_TOOLS = 10
+_CHAINS = {
+    "keyed": "keyed: proven",
+    "keyless": "keyless: no accident",
+    "unchecked": "needs its key",
+}
+_ENDS = {
+    "stopped": "proven: stopped in order",
+    "succeeded": "proven by its successor",
+    "unproven": "unproven",
+}
+
+
+def print_events(events: Iterable[Event]) -> None:
+    """A table."""
+    table = _table("Time", "Event", "User", "Action", "Server", "Tool", "Policy", "Reason")
+    for event in events:
+        table.add_row(*_cells(event))
+    _console().print(table)
+
+
+def print_lines(events: Iterable[Event]) -> None:
+    """A line each, for what goes on."""
+    console = _console()
+    for event in events:
+        cells = [cell for cell in _cells(event) if cell.plain]
+        console.print(Text("  ").join(cells), soft_wrap=True)
+
+
+def print_counts(counts: Counts) -> None:
+    """The span and the rate, then a table."""
+    seconds = (datetime.fromisoformat(counts.until) - datetime.fromisoformat(counts.since)).total_seconds()
+    rate = f", {counts.events / seconds:,.1f} events/s" if seconds else ""
+    console = _console()
+    console.print(Text(f"{counts.events:,} events from {counts.since} to {counts.until}{rate}"))
+    if counts.dropped:
+        console.print(Text(f"{counts.dropped:,} more were dropped, as audit_gap events say", "red"))
+    table = _table("", "", "Events")
+    for title, counter, most in (
+        ("Decision", counts.decisions, None),
+        ("Type", counts.types, None),
+        ("Tool", counts.tools, _MOST_TOOLS),
+    ):
+        for index, (name, number) in enumerate(counter.most_common(most)):
+            table.add_row(Text(title if index == 0 else "", "bold"), _plain(name), f"{number:,}")
+        left = len(counter) - _MOST_TOOLS if most else 0
+        if left > 0:
+            table.add_row("", Text(f"and {left:,} more", "dim"), "")
+    console.print(table)
+
+
+def print_report(report: Report) -> None:
+    """A table of the sources, the differences, and what was proven in words."""
+    console = _console()
+    table = _table("Source", "Events", "From", "To", "Chain", "End", "Dropped", "Differences")
+    for source in report.sources:
+        table.add_row(
+            _plain(source.source),
+            f"{source.events:,}",
+            _plain(source.since),
+            _plain(source.until),
+            _CHAINS[source.chain],
+            _ENDS[source.end],
+            f"{source.dropped:,}",
+            Text(f"{source.differences:,}", "red" if source.differences else ""),
+        )
+    console.print(table)
+    for source in report.sources:
+        for finding in source.findings:
+            console.print(Text.assemble(_plain(source.source), ": ", _plain(finding), style="red"), soft_wrap=True)
+        if source.differences > len(source.findings):
+            console.print(Text(f"  and {source.differences - len(source.findings):,} more differences", "red"))
+    for sentence in _sentences(report):
+        console.print(Text(sentence), soft_wrap=True)
+
+
+def _sentences(report: Report) -> list[str]:
+    """What the result means."""
+    chains = {source.chain for source in report.sources if source.events}
+    killed = [source for source in report.sources if source.end == "succeeded"]
+    ends = [source for source in report.sources if source.end == "unproven"]
+    sentences = [
+        f"{report.events:,} events, {report.differences:,} differences."
+        if report.differences
+        else f"{report.events:,} events: no gap, no duplicate, no change found."
+    ]
+    if "keyed" in chains:
+        sentences.append("Keyed chain: nobody without the key can have changed, added or taken out what it covers.")
+    if "keyless" in chains:
+        sentences.append("Keyless chain: accidents would show; a forger who recomputed the whole chain would not.")
+    if "unchecked" in chains:
+        sentences.append("A chain was made with a key: give it with --key-file, without it no change can be found.")
+    if killed:
+        sentences.append(f"{_names(killed)} did not stop in order: its last answers, of some 20 ms, may be missing.")
+    if ends:
+        sentences.append(f"The end of {_names(ends)} is unproven: it still runs, or was killed, or was cut off.")
+    return sentences
+
+
+def _names(sources: list[SourceReport]) -> str:
+    return ", ".join(_plain(source.source).plain for source in sources)
+
+
+def _cells(event: Event) -> list[Text]:
+    kind = event.decision or event.event_type
+    details = event.details
+    # What has no decision is of the process: its details are few.
+    reason = details.get("reason", "") if event.decision else json.dumps(details)
+    return [
+        Text(event.timestamp[:23].replace("T", " "), "dim"),
+        Text(_plain(kind).plain, _STYLES.get(kind, "bold")),
+        _plain(event.user_id or event.user_email or ""),
+        _plain(str(details.get("action", ""))),
+        _plain(event.server_id or ""),
+        _plain(event.tool_name or ""),
+        _plain(event.policy_id or ""),
+        _plain(str(reason)),
+    ]
+
+
+def _plain(text: str) -> Text:
+    """The text without what a terminal would act upon: control, direction and other invisible characters."""
+    return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text), overflow="fold")
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+
+
+def _console() -> Console:
+    # What reads a pipe wants each event on one line.
+    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
