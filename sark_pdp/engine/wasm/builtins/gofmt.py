@@ -18,6 +18,7 @@ _MAX_WIDTH: Final = 1_000_000
 
 _FLAGS: Final = re.compile(r"[#0+\- ]*")
 _NUMBER: Final = re.compile(r"[0-9]+")
+_QUICK: Final = (Spec("s"), Spec("v"), Spec("d"))
 _INDEX: Final = re.compile(r"\[([^\]]*)\]")
 
 
@@ -33,8 +34,6 @@ class Directive(Struct, frozen=True):
     spec: Spec
     plain: bool
     """It takes the next argument, and nothing else."""
-    bare: bool
-    """It is plain, and there are no flags, width or precision."""
     bad_index: bool
     width_index: Index | None
     width_argument: bool
@@ -47,8 +46,18 @@ Piece: TypeAlias = tuple[str, Directive | None]
 """Text, and the directive after it; the last piece has none."""
 
 
-def parse(template: str) -> tuple[Piece, ...]:
-    """The format in pieces, for `sprintf`."""
+class Format(Struct, frozen=True):
+    """A parsed format."""
+
+    pieces: tuple[Piece, ...]
+    quick: str
+    """The same for Python's `%`, where each directive is `%s`, `%v` or `%d`."""
+    verbs: str | None
+    """The verbs of `quick`; None where there are other directives."""
+
+
+def parse(template: str) -> Format:
+    """The format for `sprintf`."""
     pieces: list[Piece] = []
     position = 0
     while (percent := template.find("%", position)) >= 0:
@@ -56,7 +65,15 @@ def parse(template: str) -> tuple[Piece, ...]:
         pieces.append((template[position:percent], scanner.directive()))
         position = scanner.position
     pieces.append((template[position:], None))
-    return tuple(pieces)
+    verbs = [directive.spec for _, directive in pieces if directive is not None]
+    quick = all(spec in _QUICK for spec in verbs) and all(
+        directive is None or directive.plain for _, directive in pieces
+    )
+    return Format(
+        pieces=tuple(pieces),
+        quick="%s".join([literal.replace("%", "%%") for literal, _ in pieces]),
+        verbs="".join([spec.verb for spec in verbs]) if quick else None,
+    )
 
 
 class _Scanner:
@@ -97,7 +114,6 @@ class _Scanner:
         return Directive(
             spec=_spec(verb, flags, width, precision),
             plain=plain,
-            bare=plain and not flags and width is None and precision is None,
             bad_index=bad_index,
             width_index=width_index,
             width_argument=width_argument,
@@ -166,9 +182,18 @@ def _bounded(digits: str) -> int | None:
     return int(digits)
 
 
-def sprintf(pieces: Sequence[Piece], arguments: list[Argument]) -> str:
-    """The text of a parsed format and its arguments."""
-    return _Call(arguments).text(pieces)
+def sprintf(template: Format, arguments: list[Argument]) -> str:
+    """The text of a format and its arguments."""
+    if template.verbs is not None and len(template.verbs) == len(arguments):
+        for verb, argument in zip(template.verbs, arguments, strict=True):
+            if verb == "s" or (verb == "v" and type(argument) is str):
+                if type(argument) is not str:
+                    break
+            elif type(argument) is not int:
+                break
+        else:
+            return template.quick % tuple(arguments)
+    return _Call(arguments).text(template.pieces)
 
 
 class _Call:
@@ -191,13 +216,6 @@ class _Call:
                 put(literal)
             if directive is None:
                 break
-            if directive.bare and self._next < len(self._arguments):
-                argument = self._arguments[self._next]
-                verb = directive.spec.verb
-                if type(argument) is str and verb in ("s", "v"):
-                    put(argument)
-                    self._next += 1
-                    continue
             put(self._directive(directive))
         if self._next < len(self._arguments) and not self._reordered:
             put(self._extra())

@@ -5,9 +5,13 @@ from datetime import UTC
 from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import BuiltinError
-from sark_pdp.engine.wasm.builtins.gocalendar import days_before, days_in, instant
+from sark_pdp.engine.wasm.builtins.gocalendar import DAY, SECOND, days_before, days_in, instant
 from sark_pdp.engine.wasm.builtins.golayout import MONTHS, WEEKDAYS, Layout
 
+_RFC3339: Final = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]+)?"
+    r"(?:Z|([+-])(2[0-3]|[01][0-9]):([0-5][0-9]))"
+)
 _ZONE_NAME: Final = re.compile(r"ChST|MeST|GMT|[A-Z]{4}T(?![A-Z])|[A-Z]{3}T(?![A-Z])|WITA(?![A-Z])|[A-Z]{3}(?![A-Z])")
 _SIGNED_HOURS: Final = re.compile(r"[+-]([0-9]+)")
 _FRACTION: Final = re.compile(r"[.,][0-9]+")
@@ -19,6 +23,21 @@ _OFFSETS: Final = {
     "070000": re.compile(r"(.)([0-9]{2})([0-9]{2})([0-9]{2})"),
     "0700": re.compile(r"(.)([0-9]{2})([0-9]{2})()"),
 }
+
+
+def parse_rfc3339(value: str) -> int | None:
+    """The same for most times of that format, in a tenth of the time; None for one that `parse_time` must look at."""
+    match = _RFC3339.fullmatch(value)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = (int(match[part]) for part in range(1, 7))
+    offset = 0
+    if match[8]:
+        offset = (int(match[9]) * 3600 + int(match[10]) * 60) * (-1 if match[8] == "-" else 1)
+    if not (1 <= month <= 12 and 1 <= day <= days_in(year, month) and hour < 24 and minute < 60 and second < 60):
+        return None
+    seconds = (days_before(year, month) + day - 1) * DAY + hour * 3600 + minute * 60 + second - offset
+    return seconds * SECOND + (int(match[7][1:10].ljust(9, "0")) if match[7] else 0)
 
 
 def parse_time(layout: Layout, value: str) -> int:

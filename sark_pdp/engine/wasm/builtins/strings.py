@@ -12,6 +12,8 @@ _REMEMBERED_FORMATS: Final = 256
 _LONGEST_REMEMBERED: Final = 1024
 """Characters: a longer format is parsed each time, so that callers cannot fill memory with them."""
 
+_PRINTED_AS_IS: Final = frozenset({str, int, float})
+
 _MAX_COMPARISONS: Final = 1_000_000
 """Prefixes or suffixes times strings."""
 
@@ -33,10 +35,10 @@ def _make_sprintf() -> Builtin:
 
     def call(_: Context, template: Json, arguments: Json) -> str:
         template = string(template)
-        pieces = remembered(template) if len(template) <= _LONGEST_REMEMBERED else parse(template)
+        form = remembered(template) if len(template) <= _LONGEST_REMEMBERED else parse(template)
         return sprintf(
-            pieces,
-            [argument if type(argument) in (str, int, float) else rego_text(argument) for argument in array(arguments)],
+            form,
+            [value if type(value) in _PRINTED_AS_IS else rego_text(value) for value in array(arguments)],
         )
 
     return call

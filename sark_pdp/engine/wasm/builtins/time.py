@@ -17,7 +17,7 @@ from sark_pdp.engine.wasm.builtins.gocalendar import (
 )
 from sark_pdp.engine.wasm.builtins.goduration import parse_duration
 from sark_pdp.engine.wasm.builtins.golayout import NAMED, WEEKDAYS, Layout, format_time, parse_layout
-from sark_pdp.engine.wasm.builtins.gotimeparse import parse_time
+from sark_pdp.engine.wasm.builtins.gotimeparse import parse_rfc3339, parse_time
 from sark_pdp.model import Json
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _Time:
 
     def format(self, _: Context, time: Json) -> str:
         now_ns, zone = self._instant(time)
-        text = string(time[2]) if type(time) is list and len(time) > 2 else ""
+        text = time[2] if type(time) is list and len(time) > 2 else ""
         return format_time(self._layout(text or "RFC3339Nano"), in_zone(now_ns, zone), now_ns % SECOND)
 
     def add_date(self, _: Context, time: Json, years: Json, months: Json, days: Json) -> int:
@@ -115,15 +115,19 @@ class _Time:
         return checked(parse_time(self._layout(string(layout)), string(value)))
 
     def parse_rfc3339_ns(self, _: Context, value: Json) -> int:
-        return checked(parse_time(self._rfc3339, string(value)))
+        value = string(value)
+        now_ns = parse_rfc3339(value)
+        return checked(parse_time(self._rfc3339, value) if now_ns is None else now_ns)
 
     def _instant(self, time: Json) -> tuple[int, tzinfo]:
-        """Of nanoseconds, or of `[nanoseconds, zone, …]`."""
+        """Of nanoseconds, or of `[nanoseconds, zone, layout]`."""
         if type(time) is not list:
             return integer(time), UTC
         if not time:
             raise BuiltinError("a time must be nanoseconds, or an array of nanoseconds and a zone")
-        return integer(time[0]), self._zone(string(time[1])) if len(time) > 1 else UTC
+        for text in time[1:3]:
+            string(text)
+        return integer(time[0]), self._zone(time[1]) if len(time) > 1 else UTC
 
 
 def _load_zone(name: str) -> tzinfo:
