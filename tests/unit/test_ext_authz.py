@@ -1,8 +1,8 @@
 """Envoy's ext_authz: whatever comes in and whatever the policy returns, Envoy gets an answer that it can carry out."""
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
@@ -22,27 +22,13 @@ from sark_pdp.errors import (
     RequestError,
     UnknownEntrypointError,
 )
-from sark_pdp.model import (
-    Deadline,
-    Decision,
-    DecisionId,
-    Entrypoint,
-    Origin,
-    Outcome,
-    PolicyRevision,
-    Request,
-    Tier,
-    Verdict,
-)
-from sark_pdp.projection import Projection
+from sark_pdp.model import Deadline, Origin, Outcome, Verdict
+from sark_pdp.projection import Path, Projection
 from sark_pdp.transport.ext_authz import ExtAuthz
 from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status
+from tests.fix_ext_authz import ALLOW, DENY, ENTRYPOINT, IDS, Asked, Decisions, returned
 
-CASES = Path(__file__).parent.parent / "cases" / "ext_authz"
-
-DECISION_ID = DecisionId("01890a5d-ac96-774b-bcce-b302099a8057")
-REVISION = PolicyRevision("r7")
-IDS = {"decision_id": DECISION_ID, "policy_revision": REVISION}
+CASES = FilePath(__file__).parent.parent / "cases" / "ext_authz"
 
 MAX_INPUT_BYTES = 4096
 MAX_DEPTH = 10
@@ -52,57 +38,12 @@ def cases(file: str) -> list[Any]:
     return [pytest.param(case, id=case["name"]) for case in yaml.safe_load((CASES / file).read_text())]
 
 
-class Asked:
-    """An entrypoint that reads what it is told to."""
-
-    name = "envoy/authz/allow"
-    revision = REVISION
-    fingerprint = bytes(32)
-    deterministic = True
-
-    def __init__(self, paths: list[tuple[str, ...]]) -> None:
-        self.projection = Projection(paths)
-
-    def evaluate(self, input_json: bytes) -> bytes | None:
-        raise AssertionError("the decision is known")
-
-
-class Decisions:
-    """A decision service that answers everything alike, and keeps what it was asked."""
-
-    def __init__(self, answer: Verdict | Exception, *, nowait: bool = True, paths: list[tuple[str, ...]]) -> None:
-        self.asked = Asked(paths)
-        self.requests: list[Request] = []
-        self._answer = answer
-        self._nowait = nowait
-
-    def active(self) -> "Decisions":
-        return self
-
-    def entrypoint(self, name: str) -> Entrypoint:
-        if isinstance(self._answer, NotReadyError | UnknownEntrypointError):
-            raise self._answer
-        assert name == self.asked.name
-        return self.asked
-
-    def decide(self, request: Request) -> Decision:
-        self.requests.append(request)
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return Decision(DECISION_ID, self._answer, Tier.L1, request.entrypoint.projection.values(request.document))
-
-    def decide_nowait(self, request: Request) -> Decision | None:
-        return self.decide(request) if self._nowait else None
-
-
-def service(answer: Verdict | Exception, *, nowait: bool = True, paths: Any = ((),)) -> tuple[Decisions, ExtAuthz]:
-    decisions = Decisions(answer, nowait=nowait, paths=list(paths))
-    method = ExtAuthz(decisions, "envoy/authz/allow", max_input_bytes=MAX_INPUT_BYTES, max_depth=MAX_DEPTH)
+def service(
+    answer: Verdict | Exception, *, nowait: bool = True, paths: Iterable[Path] = ((),)
+) -> tuple[Decisions, ExtAuthz]:
+    decisions = Decisions(answer, nowait=nowait, paths=paths)
+    method = ExtAuthz(decisions, ENTRYPOINT, max_input_bytes=MAX_INPUT_BYTES, max_depth=MAX_DEPTH)
     return decisions, method
-
-
-ALLOW = Verdict(Outcome.ALLOW, "allowed by the policy", True, b"true")
-DENY = Verdict(Outcome.DENY, "denied by the policy", False, b"false")
 
 
 def message(attributes: Mapping[str, Any]) -> bytes:
@@ -160,11 +101,7 @@ def at(document: Any, path: str) -> Any:
 def test_envoy_is_told_what_the_policy_returned(case: dict[str, Any]) -> None:
     """And nothing of it that Envoy could not carry out."""
     stated = case.get("verdict")
-    verdict = (
-        verdict_of(msgspec.json.encode(case["result"]))
-        if stated is None
-        else Verdict(Outcome[stated["outcome"]], stated["reason"])
-    )
+    verdict = returned(case["result"]) if stated is None else Verdict(Outcome[stated["outcome"]], stated["reason"])
     _, method = service(verdict)
     for answer in answers(method):
         reply = answer(Metadata(), b"")
@@ -197,7 +134,7 @@ def test_metadata_is_never_too_deep_for_the_reader_of_the_answer(depth: int) -> 
     nested: Any = "core"
     for _ in range(depth):
         nested = {"a": nested}
-    _, method = service(verdict_of(msgspec.json.encode({"allowed": True, "dynamic_metadata": {"top": nested}})))
+    _, method = service(returned({"allowed": True, "dynamic_metadata": {"top": nested}}))
     check = response(method.answer(Metadata(), b""))
     if depth == 29:
         assert json_format.MessageToDict(check.dynamic_metadata) == {"top": nested, **IDS}
@@ -216,7 +153,7 @@ def test_metadata_numbers_beyond_a_double_deny(number: int) -> None:
     ("error", "status", "text"),
     [
         (NotReadyError("no bundle is active"), 503, "no policy"),
-        (UnknownEntrypointError("envoy/authz/allow", ("salaries/decision",)), 503, "no policy"),
+        (UnknownEntrypointError(ENTRYPOINT, ("salaries/decision",)), 503, "no policy"),
         (OverloadedError("limits.max_concurrent"), 429, "too many"),
         (DeadlineExceededError("the deadline had passed"), 504, "in time"),
         (RequestError("anything else"), 500, "could not be authorized"),
@@ -274,7 +211,7 @@ def test_what_may_wait_is_not_answered_at_once() -> None:
     assert method.answer_nowait(Metadata(), b"") is None
     _, method = service(ALLOW)
     assert method.answer_nowait(Metadata(), b"x" * (MAX_INPUT_BYTES + 1)) is None
-    large = ExtAuthz(decisions, "envoy/authz/allow", max_input_bytes=2**20, max_depth=MAX_DEPTH)
+    large = ExtAuthz(decisions, ENTRYPOINT, max_input_bytes=2**20, max_depth=MAX_DEPTH)
     assert large.answer_nowait(Metadata(), message({"request": {"http": {"host": "x" * 16384}}})) is None
 
 
