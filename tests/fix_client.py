@@ -21,6 +21,8 @@ from sark_pdp.model import Outcome
 ALICE = {"id": "alice", "roles": ["developer"], "teams": ["search"]}
 SEARCH = {"id": "search", "name": "search_documents", "sensitivity_level": "low"}
 DROP = {"id": "drop", "name": "drop_database", "sensitivity_level": "critical"}
+LOOKUP = {"id": "lookup", "name": "customer_lookup", "sensitivity_level": "medium"}
+"""Its policy takes `debug` out of the parameters."""
 POLICY = "sark/mcp/decision"
 
 Connect: TypeAlias = Callable[..., Any]
@@ -28,7 +30,7 @@ Behaviour: TypeAlias = Callable[[str, bytes, grpc.ServicerContext], bytes]
 
 
 def decide(asked: wire.CheckRequest) -> wire.CheckResponse:
-    """Allows what is not critical."""
+    """Allows what is not critical, and takes `debug` out of the parameters."""
     document = json.loads(asked.input_json)
     allow = document.get("tool", {}).get("sensitivity_level") != "critical"
     answer = wire.CheckResponse(
@@ -42,7 +44,7 @@ def decide(asked: wire.CheckRequest) -> wire.CheckResponse:
         tier=wire.TIER_EVALUATED,
     )
     if allow and "parameters" in document:
-        kept = {name: value for name, value in document["parameters"].items() if name != "password"}
+        kept = {name: value for name, value in document["parameters"].items() if name != "debug"}
         answer.filtered_parameters.update(kept)
     return answer
 

@@ -14,7 +14,7 @@ import pytest
 from sark_pdp.client import Answer, AsyncClient, Client, Question
 from sark_pdp.errors import InvalidRequestError
 from sark_pdp.model import Outcome, Tier
-from tests.fix_client import ALICE, DROP, POLICY, SEARCH, Connect, ask
+from tests.fix_client import ALICE, DROP, LOOKUP, POLICY, SEARCH, Connect, ask
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_request_id_is_made_where_none_is_given(client: Any) -> None:
 
 def test_the_parameters_that_remain_come_back_as_they_were_sent(client: Any) -> None:
     parameters = {"query": "x", "limit": 10, "id": 2**53 + 1, "weights": [1, 0.5, 2.0], "none": None, "deep": {"n": -7}}
-    answer = client.check(user=ALICE, action="tool:invoke", tool=SEARCH, parameters=parameters | {"password": "x"})
+    answer = client.check(user=ALICE, action="tool:invoke", tool=LOOKUP, parameters=parameters | {"debug": True})
     assert answer.allow
     assert json.dumps(answer.filtered_parameters, sort_keys=True) == json.dumps(parameters, sort_keys=True)
 
@@ -164,10 +164,11 @@ import os, sys
 from sark_pdp.client import Client
 
 client = Client(sys.argv[1], timeout=5)
+tool = {"name": "search_documents", "sensitivity_level": "low"}
 if sys.argv[2] == "asked before":
-    assert client.check(user={"id": "alice", "roles": ["developer"]}, action="tool:invoke", tool={"id": "x"}).allow
+    assert client.check(user={"id": "alice", "roles": ["developer"]}, action="tool:invoke", tool=tool).allow
 child = os.fork()
-answer = client.check(user={"id": "alice", "roles": ["developer"]}, action="tool:invoke", tool={"id": "x"})
+answer = client.check(user={"id": "alice", "roles": ["developer"]}, action="tool:invoke", tool=tool)
 if child == 0:
     print("child", answer.allow, answer.error, flush=True)
     client.close()
