@@ -2,4 +2,10 @@
 
 from pathlib import Path
 
+import hypothesis
+
 pytest_plugins = sorted(f"tests.{file.stem}" for file in Path(__file__).parent.glob("fix_*.py"))
+
+# A property is no promise about time: a busy machine must not fail one.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
