@@ -104,7 +104,7 @@ def denied(http_status: int, code: Status, body: str, reason: str = "", retry_af
 
 def _allowed(result: dict[str, Json]) -> OkHttpResponse:
     return OkHttpResponse(
-        headers=_headers(result, "headers", _SET),
+        headers=_request_headers(result, "headers"),
         headers_to_remove=values.header_names(result, "request_headers_to_remove"),
         response_headers_to_add=_headers(result, "response_headers_to_add", _ADD),
         query_parameters_to_set=values.query_parameters(result, "query_parameters_to_set"),
@@ -122,6 +122,18 @@ def _denied(result: dict[str, Json], reason: str) -> CheckResponse:
     response = denied(status, Status.PERMISSION_DENIED, body, reason)
     response.denied_response.headers.extend(_headers(result, "headers", _SET))
     return response
+
+
+def _request_headers(result: dict[str, Json], field: str) -> list[HeaderValueOption]:
+    """One for each name, in place of the client's, whose values could be forged.
+
+    Its values are joined, as a list of HTTP may be: Envoy 1.40 keeps only the last of several, whatever their action.
+    """
+    joined: dict[str, str] = {}
+    for name, value in values.headers(result, field):
+        separator = "; " if name == "cookie" else ","
+        joined[name] = f"{joined[name]}{separator}{value}" if name in joined else value
+    return [_header(name, value, _SET) for name, value in joined.items()]
 
 
 def _headers(
