@@ -108,7 +108,7 @@ def _files(path: Path, unpacked: bytes) -> dict[str, memoryview]:
     except _MALFORMED:
         raise BundleError(f"bundle {path}: is not a tar archive inside, or a damaged one") from None
     # tarfile takes a damaged header for the end of the archive: what follows would be missing without a word.
-    if any(unpacked[end:]):
+    if unpacked[end:].strip(b"\0"):
         raise BundleError(f"bundle {path}: has a damaged header after {len(files)} files; fetch or build it again")
     return files
 

@@ -123,7 +123,8 @@ class Opa:
         Read from OPA's plan, of which it makes the module: compiling a module to ask it takes a second, a plan 50 ms.
         """
         files = self._build(folder, output, [entrypoint], optimize, target="plan")
-        return frozenset(builtin["name"] for builtin in json.loads(files["plan.json"])["static"]["builtin_funcs"] or ())
+        static = json.loads(files["plan.json"])["static"]
+        return frozenset(builtin["name"] for builtin in static.get("builtin_funcs") or ())
 
     def wasm_bundle(self, folder: Path, output: Path, entrypoints: Sequence[str], optimize: int) -> dict[str, bytes]:
         """The files of OPA's own bundle of a folder, compiled for these entrypoints."""
@@ -148,6 +149,11 @@ class Opa:
         )
         if done.returncode != 0:
             output = "\n".join(part for part in (done.stdout.strip(), done.stderr.strip()) if part)
+            if output.startswith("panic:"):
+                # OPA 1.22 indexes an empty list where a module has no reference to any file.
+                raise OpaError(
+                    f"opa {command} crashed, as it does where every rule is constant: read some input", output
+                )
             raise OpaError(f"opa {command} refused the policies (exit code {done.returncode})", output)
         return done.stdout
 
