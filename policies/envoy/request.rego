@@ -8,19 +8,23 @@ package envoy.request
 user_id := input.attributes.request.http.headers["x-sark-user"]
 
 # METADATA
-# title: The user, as the rules of sark.* read input.user
-# description: >-
-#   Undefined for an unknown name. The header x-sark-mfa is "true" where who authenticated the user saw a second factor.
-user := object.union(data.directory.users[user_id], {"id": user_id, "mfa_verified": mfa_verified})
+# title: What data.directory.users knows of that name
+user := data.directory.users[user_id]
 
+# METADATA
+# title: Whether who authenticated the user saw a second factor
 default mfa_verified := false
 
 mfa_verified if input.attributes.request.http.headers["x-sark-mfa"] == "true"
 
 # METADATA
-# title: What the MCP endpoint at this path stands for
-# description: The server of the rules of sark.mcp. Undefined for a path that is no MCP endpoint.
-endpoint := data.catalog.mcp.endpoints[concat("/", input.parsed_path)]
+# title: Why the user is refused whatever is asked
+# description: Undefined for a user in good standing.
+refusal := "the request names no user" if not user_id
+
+else := "the user is not known" if not user
+
+else := "the user is suspended" if data.directory.suspended[user_id]
 
 # METADATA
 # title: The path may mean another one to who serves it
@@ -30,10 +34,10 @@ ambiguous_path if {
 	ambiguous(segment)
 }
 
-ambiguous(".")
+ambiguous(segment) if segment == "."
 
-ambiguous(segment) if startswith(segment, "..")
+else if startswith(segment, "..")
 
-ambiguous(segment) if contains(segment, "%")
+else if contains(segment, "%")
 
-ambiguous(segment) if contains(segment, "\\")
+else if contains(segment, "\\")

@@ -8,7 +8,6 @@ package sark.a2a
 # METADATA
 # title: May the source agent do this to the target agent?
 # description: allow, reason, cache_ttl, and deny, a list of all that speaks against it.
-# entrypoint: true
 decision := {"allow": true, "reason": "the agents may work together", "cache_ttl": action.cache_ttl, "deny": []} if {
 	count(deny) == 0
 }

@@ -2,101 +2,75 @@
 # title: The resource
 # description: >-
 #   What is asked about, from input.tool and input.server: its sensitivity, where it runs, who sees it, whose it is.
+#   A fallback is what counts where the request is silent; what the request says is never replaced by it.
 package sark.resource
 
 import data.sark.principal
 
 # METADATA
-# title: The tool's name
-# description: Undefined where the request names no tool. A gateway says tool_name.
-tool_name := input.tool.name if {
-	is_string(input.tool.name)
-	input.tool.name != ""
-}
-
-else := input.tool_name if {
-	is_string(input.tool_name)
-	input.tool_name != ""
-}
-
-# METADATA
-# title: The catalogue's entry of the tool
-catalogued := data.catalog.tools[tool_name]
-
-# METADATA
-# title: The tool's sensitivity level
+# title: The sensitivity level of the tool of this name
 # description: >-
-#   The higher of what the request and the catalogue say; where both are silent the server's, else the default.
-#   Undefined where the request says something that is no level.
-tool_level := stated_level if {
-	stated_level
-	not catalogue_outranks
+#   The higher of what the request and the catalogue say; where both are silent, that of the server.
+#   No level of data.catalog.levels where the request says something that is none.
+tool_level(name, fallback) := level if {
+	stated := data.catalog.sensitivity[input.tool.sensitivity_level]
+	level := higher(stated, name)
 }
 
-else := listed_level if {
-	listed_level
-	not misstated_tool_level
+else := "unknown" if input.tool.sensitivity_level != null
+
+else := level if level := data.catalog.sensitivity[data.catalog.tools[name].sensitivity_level]
+
+else := server_level(fallback)
+
+higher(stated, name) := listed if {
+	listed := data.catalog.sensitivity[data.catalog.tools[name].sensitivity_level]
+	data.catalog.levels[stated].below[listed]
 }
 
-else := server_level if not misstated_tool_level
-
-stated_level := data.catalog.sensitivity[input.tool.sensitivity_level]
-
-listed_level := data.catalog.sensitivity[catalogued.sensitivity_level]
-
-catalogue_outranks if data.catalog.levels[listed_level].rank > data.catalog.levels[stated_level].rank
-
-misstated_tool_level if {
-	input.tool.sensitivity_level != null
-	not stated_level
-}
+else := stated
 
 # METADATA
-# title: The server's sensitivity level
-# description: The default where the request is silent; undefined where it says something that is no level.
-server_level := stated_server_level if stated_server_level
+# title: The sensitivity level of the server
+# description: No level of data.catalog.levels where the request says something that is none.
+server_level(fallback) := level if level := data.catalog.sensitivity[input.server.sensitivity_level]
 
-else := data.catalog.defaults.sensitivity_level if not states_server_level
+else := "unknown" if input.server.sensitivity_level != null
 
-stated_server_level := data.catalog.sensitivity[input.server.sensitivity_level]
-
-states_server_level if input.server.sensitivity_level != null
+else := fallback
 
 # METADATA
-# title: The server's environment
-# description: The default where the request is silent; undefined where it says something that is no environment.
-environment := input.server.environment if data.catalog.environments[input.server.environment]
+# title: The environment that the server runs in
+environment(fallback) := input.server.environment if input.server.environment != null
 
-else := data.catalog.defaults.environment if not has_environment
-
-has_environment if input.server.environment != null
+else := fallback
 
 # METADATA
-# title: The server's visibility
-visibility := input.server.visibility if input.server.visibility != null
+# title: The visibility of the server
+visibility(fallback) := input.server.visibility if input.server.visibility != null
 
-else := data.catalog.defaults.visibility
+else := fallback
 
 # METADATA
 # title: The tool is the user's own
 # description: As its owner or as one of its managers.
-owns_tool if input.tool.owner == principal.id
+owns_tool(id) if input.tool.owner == id
 
-else if principal.id in input.tool.managers
+else if id in input.tool.managers
 
 # METADATA
 # title: The server is the user's own
 # description: As its owner or as a member of the team that manages it.
-owns_server if input.server.owner_id == principal.id
+owns_server(id) if input.server.owner_id == id
 
 else if principal.in_team(input.server.managed_by_team)
 
 else if principal.in_team(input.server.team_id)
 
 # METADATA
-# title: The user may know that the server exists
-visible if principal.role_grants("list", visibility, "low")
+# title: The user may know that the server of this visibility exists
+visible(id, level) if principal.role_allows("sees", level)
 
-else if owns_server
+else if owns_server(id)
 
-else if owns_tool
+else if owns_tool(id)

@@ -1,7 +1,7 @@
 # METADATA
 # title: Listing
 # description: >-
-#   What may this user know of? Asked for one tool or server at a time, or, with neither, whether there is any point in
+#   What may this user know of? Asked of one tool or server at a time, or, with neither, whether there is any point in
 #   asking. Reads no clock.
 package sark.mcp.listing
 
@@ -10,76 +10,74 @@ import data.sark.resource
 
 # METADATA
 # title: May this user see this tool or server?
-# description: allow, reason, cache_ttl.
-# entrypoint: true
-decision := {"allow": false, "reason": denial, "cache_ttl": cache_ttl} if denial
+# description: allow, reason, cache_ttl. A gateway names the tool in tool_name.
+decision := answer if answer := judged(input.user.id, input.action)
 
-else := {"allow": true, "reason": grant, "cache_ttl": cache_ttl} if grant
+else := refused("the request names no user", 0) if not input.user.id
 
-else := {"allow": false, "reason": "nothing lets the user see it", "cache_ttl": cache_ttl}
+else := refused("the request names no action", 0)
 
-cache_ttl := data.catalog.defaults.list_cache_ttl
-
-denial := principal.refusal if principal.refusal
-
-else := "the request lists neither tools nor servers" if not lists_something
-
-else := "the tool's sensitivity level is not known" if {
-	lists_one_tool
-	not resource.tool_level
+judged(id, action) := answer if {
+	visibility := resource.visibility(data.catalog.defaults.visibility)
+	answer := answered(id, action, visibility, data.catalog.defaults.list_cache_ttl)
 }
 
-else := "the server's sensitivity level is not known" if {
-	lists_one_server
-	not resource.server_level
+answered(id, action, visibility, cache_ttl) := refused(reason, cache_ttl) if {
+	reason := denial(id, action, visibility)
 }
 
-else := "the server is not visible to the user" if {
-	asks_for_one
-	not resource.visible
+else := {"allow": true, "reason": reason, "cache_ttl": cache_ttl} if reason := grant(id, action)
+
+else := refused("nothing lets the user see it", cache_ttl)
+
+denial(id, action, visibility) := reason if reason := principal.refusal(id)
+
+else := "the request lists neither tools nor servers" if not action in {"server:list", "tool:list"}
+
+else := "the server is not visible to the user" if not resource.visible(id, visibility)
+
+grant(id, action) := reason if {
+	action == "tool:list"
+	reason := tool_grant(id, input.tool.name)
 }
 
-lists_something if input.action in {"tool:list", "server:list"}
-
-lists_one_tool if {
-	input.action == "tool:list"
-	resource.tool_name
+else := reason if {
+	action == "tool:list"
+	reason := tool_grant(id, input.tool_name)
 }
 
-lists_one_server if {
-	input.action == "server:list"
-	input.server.name
+else := concat("", ["a role shows servers of ", level, " sensitivity"]) if {
+	action == "server:list"
+	names_server
+	level := resource.server_level(data.catalog.defaults.sensitivity_level)
+	principal.role_allows("list", level)
 }
 
-asks_for_one if lists_one_tool
+else := "the user owns the server or is in its team" if resource.owns_server(id)
 
-else if lists_one_server
+else := "the user may list" if not names_something
 
-grant := "the user may list" if not asks_for_one
-
-else := concat("", ["a role shows tools of ", resource.tool_level, " sensitivity"]) if {
-	lists_one_tool
-	principal.role_grants("list", resource.visibility, resource.tool_level)
+tool_grant(id, tool) := concat("", ["a role shows tools of ", level, " sensitivity"]) if {
+	level := resource.tool_level(tool, data.catalog.defaults.sensitivity_level)
+	principal.role_allows("list", level)
 }
 
-else := concat("", ["a role shows servers of ", resource.server_level, " sensitivity"]) if {
-	lists_one_server
-	principal.role_grants("list", resource.visibility, resource.server_level)
-}
+else := "a team of the user was granted the tool" if principal.team_grants(tool)
 
-else := "a team of the user was granted the tool" if {
-	lists_one_tool
-	principal.team_grants(resource.tool_name)
-}
+else := "the user owns or manages the tool" if resource.owns_tool(id)
 
-else := "the user owns or manages the tool" if {
-	lists_one_tool
-	resource.owns_tool
-}
+else := "the user has the permission" if principal.has_permission("tool:invoke", tool)
 
-else := "the user owns the server or is in its team" if resource.owns_server
+names_server if input.server.name != null
 
-else := "the user has the permission" if {
-	lists_one_tool
-	principal.has_permission("tool:invoke", resource.tool_name)
-}
+else if input.server.id != null
+
+names_something if input.tool.name != null
+
+else if input.tool_name != null
+
+else if input.tool.id != null
+
+else if names_server
+
+refused(reason, cache_ttl) := {"allow": false, "reason": reason, "cache_ttl": cache_ttl}

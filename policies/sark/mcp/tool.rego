@@ -13,80 +13,101 @@ import data.sark.resource
 # title: May this user call this tool?
 # description: >-
 #   allow, reason, cache_ttl; where the tool or its level says so also remove_parameters and redact_parameters,
-#   paths below the parameters of the call.
-# entrypoint: true
-decision := {"allow": false, "reason": denial, "cache_ttl": cache_ttl} if denial
+#   paths below the parameters of the call. A gateway names the tool in tool_name.
+decision := answer if answer := judged(input.user.id, input.tool.name)
 
-else := object.union({"allow": true, "reason": grant, "cache_ttl": cache_ttl}, filters) if grant
+else := answer if answer := judged(input.user.id, input.tool_name)
 
-else := {"allow": false, "reason": reason, "cache_ttl": cache_ttl} if {
-	reason := concat("", ["nothing grants tools of ", level, " sensitivity in ", resource.environment])
+else := refused("the request names no user", 0) if not input.user.id
+
+else := refused("the request names no tool", 0)
+
+judged(id, tool) := answer if {
+	level := resource.tool_level(tool, data.catalog.defaults.sensitivity_level)
+	environment := resource.environment(data.catalog.defaults.environment)
+	visibility := resource.visibility(data.catalog.defaults.visibility)
+	answer := answered(id, tool, environment, visibility, level, data.catalog.levels[level])
 }
 
-level := resource.tool_level
+else := refused("the tool's sensitivity level is not known", 0)
 
-sensitivity := data.catalog.levels[level]
+answered(id, tool, environment, visibility, level, rules) := refused(reason, rules.cache_ttl) if {
+	reason := denial(id, tool, environment, visibility, level, rules)
+}
 
-denial := principal.refusal if principal.refusal
+else := permitted(tool, level, rules, reason) if reason := grant(id, tool, environment, level)
 
-else := "the request names no tool" if not resource.tool_name
+else := refused(reason, rules.cache_ttl) if {
+	reason := concat("", ["nothing grants tools of ", level, " sensitivity in ", environment])
+}
 
-else := "the tool is blocked" if resource.catalogued.blocked
+denial(id, tool, environment, visibility, level, rules) := reason if reason := principal.refusal(id)
 
-else := "the tool's sensitivity level is not known" if not level
+else := "the tool's name is not a name" if not principal.named(tool)
 
-else := "the server's environment is not known" if not resource.environment
+else := "the tool is blocked" if data.catalog.tools[tool].blocked
 
 else := "the server is not active" if input.server.status != "active"
 
-else := "the server is not visible to the user" if not resource.visible
+else := "the server's environment is not known" if not data.catalog.environments[environment]
 
-else := concat("", ["tools of ", level, " sensitivity need multi-factor authentication"]) if mfa_missing
+else := "the server is not visible to the user" if not resource.visible(id, visibility)
 
-else := concat("", ["tools of ", level, " sensitivity are closed outside of working hours"]) if out_of_hours
-
-mfa_missing if {
-	sensitivity.mfa
+else := concat("", ["tools of ", level, " sensitivity need multi-factor authentication"]) if {
+	rules.mfa
 	not input.user.mfa_verified == true
 }
 
-out_of_hours if {
-	sensitivity.hours
-	not schedule.open
-	not principal.role_has("any_hour")
+grant(id, tool, environment, level) := reason if {
+	principal.role_allows_in("invoke", environment, level)
+	reason := concat("", ["a role grants tools of ", level, " sensitivity in ", environment])
 }
 
-schedule := hours.state(data.catalog.hours[sensitivity.hours])
+else := "a team of the user was granted the tool" if principal.team_grants(tool)
 
-grant := concat("", ["a role grants tools of ", level, " sensitivity in ", resource.environment]) if {
-	principal.role_grants("invoke", resource.environment, level)
+else := "the user owns or manages the tool" if resource.owns_tool(id)
+
+else := "the user owns the server or is in its team" if resource.owns_server(id)
+
+else := "the user has the permission" if principal.has_permission("tool:invoke", tool)
+
+permitted(tool, level, rules, reason) := allowed(tool, rules, reason, rules.cache_ttl) if not rules.hours
+
+# The clock comes last, because asking it takes longer than all the rest. An answer that it shaped holds no longer than
+# the hours that it found.
+else := answer if {
+	window := hours.state(data.catalog.hours[rules.hours])
+	cache_ttl := min([rules.cache_ttl, window.for])
+	answer := in_window(tool, level, rules, reason, window.open, cache_ttl)
 }
 
-else := "a team of the user was granted the tool" if principal.team_grants(resource.tool_name)
+else := refused("the working hours are not known", 0)
 
-else := "the user owns or manages the tool" if resource.owns_tool
+in_window(tool, level, rules, reason, open, cache_ttl) := allowed(tool, rules, reason, cache_ttl) if open
 
-else := "the user owns the server or is in its team" if resource.owns_server
+else := allowed(tool, rules, reason, cache_ttl) if principal.role_allows("may", "any_hour")
 
-else := "the user has the permission" if principal.has_permission("tool:invoke", resource.tool_name)
-
-# An answer that looked at the clock holds no longer than the hours that it found.
-cache_ttl := sensitivity.cache_ttl if not sensitivity.hours
-
-else := min([sensitivity.cache_ttl, schedule.for]) if schedule
-
-else := 0
-
-filters := {"remove_parameters": removed, "redact_parameters": redacted} if count(removed) + count(redacted) > 0
-
-else := {}
-
-removed := paths("remove_parameters")
-
-redacted := paths("redact_parameters")
-
-paths(field) := array.concat(object.get(sensitivity, field, []), object.get(resource.catalogued, field, [])) if {
-	resource.catalogued
+else := refused(why, cache_ttl) if {
+	why := concat("", ["tools of ", level, " sensitivity are closed outside of working hours"])
 }
 
-else := object.get(sensitivity, field, [])
+allowed(tool, rules, reason, cache_ttl) := {
+	"allow": true,
+	"reason": reason,
+	"cache_ttl": cache_ttl,
+	"remove_parameters": paths("remove", tool, rules),
+	"redact_parameters": paths("redact", tool, rules),
+} if filtered(tool, rules)
+
+else := {"allow": true, "reason": reason, "cache_ttl": cache_ttl}
+
+filtered(tool, rules) if rules.parameters
+
+else if data.catalog.tools[tool].parameters
+
+paths(kind, tool, rules) := array.concat(
+	object.get(rules, ["parameters", kind], []),
+	object.get(data.catalog.tools, [tool, "parameters", kind], []),
+)
+
+refused(reason, cache_ttl) := {"allow": false, "reason": reason, "cache_ttl": cache_ttl}
