@@ -62,6 +62,13 @@ class DecisionStore(Protocol):
     def put(self, key: bytes, entry: CacheEntry) -> None:
         """Replaces what was there."""
 
+    @property
+    def capacity(self) -> int:
+        """Entries that it holds at most."""
+
+    def __len__(self) -> int:
+        """Entries that it holds now, expired ones included."""
+
 
 class AuditSink(Protocol):
     """Takes what is to be recorded, and never makes an answer wait."""

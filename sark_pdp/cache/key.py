@@ -1,8 +1,8 @@
 """The key of a decision: a digest of all that shaped it, and of nothing else.
 
 SHA-256 over the entrypoint's fingerprint (key version, module, data, settings, name) and the projected values in
-MessagePack, which is typed and length-prefixed: 1, 1.0, true, "1", null and absent all differ, and no two lists of values
-have the same encoding. Objects are written in the order of their keys.
+MessagePack, which is typed and length-prefixed: 1, 1.0, true, "1", null and absent all differ, and no two lists of
+values have the same encoding. Objects are written in the order of their keys.
 """
 
 from hashlib import sha256

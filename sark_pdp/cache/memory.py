@@ -4,21 +4,19 @@ import threading
 
 from cachetools import LRUCache
 
-from sark_pdp.interfaces import CacheEntry, StoreStatistics
+from sark_pdp.interfaces import CacheEntry
 
 
 class MemoryStore:
     """A decision store of at most `capacity` entries; the least recently used one goes first.
 
-    `_lock` guards `_entries` and both counts. Expired entries leave when their place is needed.
+    `_lock` guards `_entries`. Expired entries leave when their place is needed.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._lock = threading.Lock()
         self._entries: LRUCache[bytes, CacheEntry] = LRUCache(capacity)
-        self._hits = 0
-        self._misses = 0
 
     def get(self, key: bytes) -> CacheEntry | None:
         """What was put under this key, expired or not."""
@@ -30,7 +28,5 @@ class MemoryStore:
         with self._lock:
             self._entries[key] = entry
 
-    def statistics(self) -> StoreStatistics:
-        """Now."""
-        with self._lock:
-            return StoreStatistics("l1", len(self._entries), self._capacity, self._hits, self._misses)
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -6,20 +6,22 @@ from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from sark_pdp.cache.key import key_of
-from sark_pdp.cache.memory import MemoryStore
 from sark_pdp.cache.single_flight import SingleFlight
-from sark_pdp.interfaces import CacheEntry, Decider
+from sark_pdp.interfaces import CacheEntry, Decider, DecisionStore, StoreStatistics
 from sark_pdp.model import Decision, DecisionId, Json, Outcome, Request, Seconds, Tier, Verdict
+from sark_pdp.observability.instruments import Counter
 
 
 class CachedDecider:
     """A decorator that keeps verdicts for at most `ttl`, shorter where the policy says so."""
 
-    def __init__(self, decider: Decider, store: MemoryStore, ttl: Seconds) -> None:
+    def __init__(self, decider: Decider, store: DecisionStore, ttl: Seconds) -> None:
         self._next = decider
         self._store = store
         self._ttl = ttl
         self._flights = SingleFlight()
+        self._hits = Counter()
+        self._misses = Counter()
 
     def decide(self, request: Request) -> Decision:
         """From the store, else from the next decider, once for all who ask the same at the same time."""
@@ -28,6 +30,7 @@ class CachedDecider:
         known = self._known(key, values, request.max_age)
         if known is not None:
             return known
+        self._misses.inc()
         asked = replace(request, projected=values)
         if request.max_age is not None:
             # An evaluation that another caller began may already be older than this one accepts.
@@ -40,6 +43,11 @@ class CachedDecider:
         values = request.entrypoint.projection.values(request.document)
         return self._known(key_of(request.entrypoint.fingerprint, values), values, request.max_age)
 
+    def statistics(self) -> StoreStatistics:
+        """Now."""
+        store = self._store
+        return StoreStatistics("l1", len(store), store.capacity, self._hits.value, self._misses.value)
+
     def _known(self, key: bytes, values: list[Json], max_age: Seconds | None) -> Decision | None:
         if max_age is not None and max_age <= 0:
             return None
@@ -51,6 +59,7 @@ class CachedDecider:
         left = entry.expires - now
         if left <= 0 or (max_age is not None and age > max_age):
             return None
+        self._hits.inc()
         return Decision(DecisionId(str(uuid7())), entry.verdict, Tier.L1, values, Seconds(age), Seconds(left))
 
     def _evaluate(self, key: bytes, request: Request) -> Decision:

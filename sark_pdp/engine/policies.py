@@ -68,10 +68,8 @@ class BundleState(msgspec.Struct, frozen=True):
 class Policies:
     """Holds the active policies and replaces them in one assignment. `activate` is called by one thread at a time."""
 
-    def __init__(self, runtime: Runtime, required: tuple[str, ...] = ()) -> None:
-        """`required` are entrypoints that a bundle must have to be activated."""
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._required = required
         self._active: LoadedPolicies | None = None
 
     def active(self) -> LoadedPolicies:
@@ -92,12 +90,6 @@ class Policies:
         """
         began = time.monotonic()
         policies = load(read_bundle(path), self._runtime)
-        absent = [name for name in self._required if name not in policies.names]
-        if absent:
-            raise BundleError(
-                f"{path}: the bundle has no entrypoint {', '.join(absent)}, which the settings name; "
-                f"it has {', '.join(policies.names)}"
-            )
         self._active = policies
         return policies, Seconds(time.monotonic() - began)
 

@@ -18,16 +18,16 @@ class _UnusableError(Exception):
 def verdict_of(result_json: bytes | None) -> Verdict:
     """The verdict that a result means; None is an undefined one.
 
-    An object decides by `allow` or, as opa-envoy-plugin has it, `allowed`. A field of a wrong type makes it an error, for a
-    policy that meant to say `remove_parameters` must not be taken to have said nothing.
+    An object decides by `allow` or, as opa-envoy-plugin has it, `allowed`. A field of a wrong type makes it an error,
+    for a policy that meant to say `remove_parameters` must not be taken to have said nothing.
     """
     if result_json is None:
         return Verdict(Outcome.UNDEFINED, "the policy does not decide on this input")
     result = _decode(result_json)
     if result is True:
-        return Verdict(Outcome.ALLOW, "allowed by the policy", True, result_json)
+        return Verdict(Outcome.ALLOW, "allowed by the policy", result, result_json)
     if result is False:
-        return Verdict(Outcome.DENY, "denied by the policy", False, result_json)
+        return Verdict(Outcome.DENY, "denied by the policy", result, result_json)
     if type(result) is not dict:
         return Verdict(Outcome.DENY, "the policy returned no decision", result, result_json)
     try:

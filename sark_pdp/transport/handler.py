@@ -27,6 +27,7 @@ class Status(IntEnum):
     """The gRPC status codes that this process answers with."""
 
     OK = 0
+    CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
@@ -61,6 +62,7 @@ class Refusal(Enum):
 
     TOO_MANY_CALLS = "limits.max_concurrent calls are in flight; try again, or send less at once"
     TOO_MANY_BYTES = "limits.in_flight_bytes are in flight; try again, or send less at once"
+    TOO_LARGE = "the message is larger than limits.max_message_bytes"
     INTERNAL = "the decision point failed; its log has the reason"
 
 
@@ -85,8 +87,9 @@ class Method(Protocol):
     def answer(self, metadata: Metadata, message: bytes) -> Reply:
         """The answer; waits for caches, databases and slow policies."""
 
-    def watch(self, metadata: Metadata, message: bytes) -> Iterator[Reply]:
-        """Only of Kind.WATCH: the answers as they come; closed by the carrier when the caller is gone."""
+    def watch(self, metadata: Metadata, message: bytes) -> Iterator[Reply | None]:
+        """Only of Kind.WATCH: the answers as they come; None, about once a second, lets the carrier see whether the
+        caller is still there."""
 
     def refusal(self, reason: Refusal) -> Reply:
         """What to say without looking at the message."""

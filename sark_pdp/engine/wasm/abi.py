@@ -1,7 +1,7 @@
-"""One instance of an OPA module: the ABI as typed functions. Not thread-safe; `policy.py` lends it to one thread at a time.
+"""One instance of an OPA module: the ABI as typed functions. Not thread-safe; `policy.py` lends it to one thread.
 
 ABI 1.3 as OPA documents it (https://www.openpolicyagent.org/docs/wasm): the host provides the memory and the functions
-`opa_abort` and `opa_builtin0` to `opa_builtin4`; `opa_eval` takes the address of the input and returns that of a JSON text.
+`opa_abort` and `opa_builtin0` to `opa_builtin4`; `opa_eval` takes the address of the input and returns that of a text.
 """
 
 import ctypes

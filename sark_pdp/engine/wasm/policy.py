@@ -3,13 +3,13 @@
 import ctypes
 import random
 from collections import deque
+from pathlib import Path
 from typing import Final
-
-import wasmtime
 
 from sark_pdp.engine.wasm import ffi
 from sark_pdp.engine.wasm.abi import Instance
 from sark_pdp.engine.wasm.builtins import Context, resolve
+from sark_pdp.engine.wasm.modules import Modules, compiled, configured_engine
 from sark_pdp.engine.wasm.ticker import Ticker
 from sark_pdp.errors import BundleError, EvaluationError
 from sark_pdp.interfaces import Clock
@@ -19,35 +19,26 @@ _RESULT: Final = b'[{"result":'
 _NO_LIMIT: Final = 1 << 32
 
 
-def _configured_engine() -> wasmtime.Engine:
-    config = wasmtime.Config()
-    config.epoch_interruption = True
-    # Instances keep the address of their memory.
-    config.memory_may_move = False
-    return wasmtime.Engine(config)
-
-
-def _compiled(engine: wasmtime.Engine, wasm: bytes) -> wasmtime.Module:
-    try:
-        return wasmtime.Module(engine, wasm)
-    except wasmtime.WasmtimeError as error:
-        raise BundleError("the module is not valid WebAssembly") from error
-
-
 def required_builtins(wasm: bytes) -> frozenset[str]:
     """The names of the built-ins that a module wants from its host. Raises BundleError."""
-    engine = _configured_engine()
-    return frozenset(Instance(engine, _compiled(engine, wasm), _NO_LIMIT).builtins)
+    engine = configured_engine()
+    return frozenset(Instance(engine, compiled(engine, wasm), _NO_LIMIT).builtins)
 
 
 class Runtime:
     """What all modules of a process share: wasmtime's engine, the epoch, limits, time and chance."""
 
-    def __init__(self, *, eval_timeout: Seconds, memory_limit: int, clock: Clock) -> None:
-        """`memory_limit` in bytes for each instance. Raises StartError where wasmtime is not a tested one."""
+    def __init__(
+        self, *, eval_timeout: Seconds, memory_limit: int, clock: Clock, compiled_folder: Path | None = None
+    ) -> None:
+        """`memory_limit` in bytes for each instance; `compiled_folder` keeps machine code.
+
+        Raises StartError where wasmtime is not a tested one.
+        """
         ffi.check()
         self.memory_limit = memory_limit
-        self.engine = _configured_engine()
+        self.engine = configured_engine()
+        self.modules = Modules(self.engine, compiled_folder)
         self.ticker = Ticker(self.engine, Seconds(min(max(eval_timeout / 10, 0.001), 0.01)))
         self.ticks = ctypes.c_uint64(self.ticker.ticks(eval_timeout))
         self._clock = clock
@@ -72,7 +63,7 @@ class WasmPolicy:
     def __init__(self, runtime: Runtime, wasm: bytes, data_json: bytes) -> None:
         """Compiles it and makes the first instance. Raises BundleError, naming built-ins that are missing."""
         self._runtime = runtime
-        self._module = _compiled(runtime.engine, wasm)
+        self._module = runtime.modules.module(wasm)
         self._data_json = data_json
         first = Instance(runtime.engine, self._module, runtime.memory_limit)
         self._entrypoints = first.entrypoints

@@ -1,0 +1,207 @@
+"""The sidecar: builds its parts from the settings, starts them, and takes them down in order."""
+
+import gc
+import logging
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+from uuid_utils import uuid7
+
+from sark_pdp.addresses import Address, UnixAddress
+from sark_pdp.audit.queue import AuditQueue
+from sark_pdp.audit.spool import Spool
+from sark_pdp.cache.memory import MemoryStore
+from sark_pdp.cache.tiers import CachedDecider
+from sark_pdp.decision.service import DecisionService
+from sark_pdp.engine.evaluator import Evaluator
+from sark_pdp.engine.policies import BundleState, Policies
+from sark_pdp.engine.wasm.policy import Runtime
+from sark_pdp.errors import BundleError, StartError
+from sark_pdp.interfaces import Decider, StoreStatistics
+from sark_pdp.model import DecisionId, LifecycleRecord, PolicyRevision
+from sark_pdp.observability.exposition import AuditReadings, Readings, registry
+from sark_pdp.observability.http import ProbeListener
+from sark_pdp.observability.metrics import Metrics
+from sark_pdp.settings import Settings
+from sark_pdp.transport import admin, ext_authz, health, native, reflection
+from sark_pdp.transport.documents import Documents
+from sark_pdp.transport.grpc_server import GrpcServer, Limits
+from sark_pdp.transport.handler import Methods
+from sark_pdp.transport.tls import Tls
+
+_EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
+_ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16)
+
+_log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch, UTC."""
+        return time.time_ns()
+
+
+class App:
+    """One sidecar. `start` and `stop` are called once each, by one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._bundle = settings.policy.bundles[0]
+        self._state = BundleState(self._bundle.name)
+        self._running = ExitStack()
+        self.readiness = health.Readiness()
+        self.listening: dict[str, list[Address]] = {}
+        """By the key of the setting, with real ports; complete after the start."""
+
+    @property
+    def revision(self) -> PolicyRevision:
+        """Of the active bundle."""
+        return PolicyRevision(self._state.revision or self._state.digest)
+
+    def start(self) -> None:
+        """Returns when decisions are answered.
+
+        Raises StartError, BundleError or AuditError where it cannot be; nothing is left running then.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self._running.close()
+            raise
+
+    def stop(self) -> None:
+        """NOT_SERVING, drain, flush the audit trail. Raises AuditError where events could not be committed."""
+        self.readiness.set_stopping()
+        _log.info("stopping")
+        self._running.close()
+        _log.info("stopped")
+
+    def _start(self) -> None:
+        settings, metrics = self._settings, Metrics()
+        audit = self._audit_queue()
+        runtime = Runtime(
+            eval_timeout=settings.limits.eval_timeout,
+            memory_limit=settings.limits.wasm_memory,
+            clock=SystemClock(),
+            compiled_folder=settings.state_dir / "compiled",
+        )
+        self._running.callback(runtime.close)
+        policies = Policies(runtime)
+        decider, stores = self._decider(metrics)
+        service = DecisionService(policies, decider, audit, metrics.decision)
+        self._start_probes(metrics, audit, stores)
+        sources = admin.Sources(self.readiness, self._bundles, stores, audit.statistics)
+        self._start_servers(self._methods(service), admin.methods(sources), metrics)
+        self._activate(policies, metrics, audit)
+        # What was built so far lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self.readiness.set_serving()
+
+    def _audit_queue(self) -> AuditQueue:
+        audit = self._settings.audit
+        key = None
+        if audit.chain_key_file is not None:
+            try:
+                key = audit.chain_key_file.read_bytes().strip()
+            except OSError as error:
+                raise StartError(f"audit.chain_key_file: {audit.chain_key_file}: {error.strerror}") from error
+        queue = AuditQueue(
+            Spool(audit.spool_dir, audit.spool_max_bytes),
+            audit.source_name or socket.gethostname(),
+            clock=SystemClock(),
+            key=key,
+            on_full=audit.on_full,
+        )
+        queue.start()
+        self._running.callback(queue.close, self._settings.shutdown.grace)
+        return queue
+
+    def _decider(self, metrics: Metrics) -> tuple[Decider, Callable[[], list[StoreStatistics]]]:
+        evaluator = Evaluator(metrics.evaluation)
+        l1 = self._settings.cache.l1
+        if not (l1.size and l1.ttl):
+            return evaluator, list
+        cached = CachedDecider(evaluator, MemoryStore(l1.size), l1.ttl)
+        return cached, lambda: [cached.statistics()]
+
+    def _methods(self, service: DecisionService) -> Methods:
+        settings, limits = self._settings, self._settings.limits
+        questions = native.Questions(Documents(limits.max_input_bytes, limits.max_depth), settings.policy.entrypoint)
+        services = (native.SERVICE, _EXT_AUTHZ)
+        return {
+            **native.methods(service, questions, limits.max_batch),
+            ext_authz.CHECK: ext_authz.ExtAuthz(
+                service,
+                settings.policy.ext_authz_entrypoint,
+                max_input_bytes=limits.max_input_bytes,
+                max_depth=limits.max_depth,
+            ),
+            **health.methods(self.readiness, services),
+            **reflection.methods((*services, health.SERVICE)),
+        }
+
+    def _start_probes(self, metrics: Metrics, audit: AuditQueue, stores: Callable[[], list[StoreStatistics]]) -> None:
+        def audit_readings() -> AuditReadings:
+            now = audit.statistics()
+            return AuditReadings(now.queued, now.spool_bytes, now.dropped)
+
+        def bundles() -> list[tuple[str, str]]:
+            return [(state.name, state.revision or state.digest) for state in self._bundles() if state.digest]
+
+        listener = ProbeListener(
+            self._settings.listen.metrics,
+            registry(metrics, Readings(stores, bundles, audit_readings)),
+            lambda: self.readiness.problem or None,
+        )
+        listener.start()
+        self._running.callback(listener.close)
+        self.listening["listen.metrics"] = [listener.address]
+
+    def _start_servers(self, decisions: Methods, administration: Methods, metrics: Metrics) -> None:
+        settings, limits = self._settings, self._settings.limits
+        grpc_limits = Limits(limits.max_concurrent, limits.in_flight_bytes, limits.max_message_bytes)
+        tls = self._tls()
+        server = GrpcServer(decisions, grpc_limits, metrics, tls)
+        self._running.callback(server.stop, settings.shutdown.grace)
+        self.listening["listen.grpc"] = [
+            server.listen(address, "listen.grpc", settings.listen.socket_mode) for address in settings.listen.grpc
+        ]
+        address = settings.listen.admin
+        if isinstance(address, UnixAddress):
+            address.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reflected = {**administration, **reflection.methods((admin.SERVICE,))}
+        admin_server = GrpcServer(reflected, _ADMIN_LIMITS, metrics, tls)
+        self._running.callback(admin_server.stop, settings.shutdown.grace)
+        self.listening["listen.admin"] = [admin_server.listen(address, "listen.admin")]
+        server.start()
+        admin_server.start()
+
+    def _tls(self) -> Tls | None:
+        tls = self._settings.tls
+        if tls.cert_file is None or tls.key_file is None:
+            return None
+        return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans)
+
+    def _activate(self, policies: Policies, metrics: Metrics, audit: AuditQueue) -> None:
+        try:
+            active, took = policies.activate(self._bundle.path)
+        except BundleError as error:
+            _log.error("a bundle was refused", extra={"bundle": self._bundle.name, "reason": str(error)})
+            raise
+        bundle = active.bundle
+        self._state = BundleState(self._bundle.name, bundle.revision, bundle.digest)
+        metrics.activation.observe(took)
+        details = {"bundle": self._bundle.name, "revision": bundle.revision, "digest": bundle.digest}
+        audit.put_nowait(LifecycleRecord(DecisionId(str(uuid7())), time.time_ns(), "policy_activated", "low", details))
+        for name in {self._settings.policy.entrypoint, self._settings.policy.ext_authz_entrypoint} - {*active.names}:
+            _log.warning("the bundle lacks an entrypoint that the settings name", extra={"entrypoint": name})
+        _log.info("a bundle is active", extra={**details, "entrypoints": active.names, "seconds": round(took, 3)})
+
+    def _bundles(self) -> tuple[BundleState, ...]:
+        return (self._state,)

@@ -1,0 +1,49 @@
+"""`sark-pdp serve`: the sidecar."""
+
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from sark_pdp.app import App
+from sark_pdp.cli.options import settings_options
+from sark_pdp.observability import logging
+from sark_pdp.settings import Loaded
+
+_TRY = """sark-pdp check --input '{"action": "tool:list", "user": {"id": "dev-1", "roles": ["developer"]}}'"""
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  sark-pdp serve\n"
+    "  sark-pdp serve --set listen.grpc=unix:///run/sark/pdp.sock\n"
+    """  sark-pdp serve --set policy.bundles='[{"name": "mine", "path": "bundle.tar.gz"}]'\n"""
+    "  SARK_PDP_LOG__LEVEL=warning sark-pdp serve --config sark-pdp.yaml"
+)
+@settings_options
+def serve(loaded: Loaded) -> None:
+    """Answer over gRPC until told to stop.
+
+    Serves decisions, Envoy's ext_authz, health and reflection on listen.grpc; metrics and probes on listen.metrics;
+    administration on listen.admin. SIGTERM or SIGINT: no longer ready, calls finish within shutdown.grace, the audit
+    trail is flushed, exit code 0. Logs go to standard error.
+    """
+    settings = loaded.settings
+    # Sockets and the spool are for this user alone until their own modes are set.
+    os.umask(0o077)
+    logging.configure(settings.log.level, settings.log.format, sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    app = App(settings)
+    app.start()
+    _greet(app)
+    stop.wait()
+    app.stop()
+
+
+def _greet(app: App) -> None:
+    lines = [f"{key:<15} {', '.join(map(str, addresses))}" for key, addresses in sorted(app.listening.items())]
+    click.echo("\n".join([*lines, f"{'policy revision':<15} {app.revision}", "", f"Try:  {_TRY}"]))

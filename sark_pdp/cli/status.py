@@ -1,0 +1,100 @@
+"""`sark-pdp status`: what a running process does."""
+
+from typing import Any
+
+import click
+import grpc
+
+from sark_pdp._proto.admin_pb2 import GetStatusRequest, GetStatusResponse
+from sark_pdp.addresses import Address, TcpAddress
+from sark_pdp.cli.options import settings_options
+from sark_pdp.errors import SarkError
+from sark_pdp.settings import Loaded, TlsSettings
+
+_METHOD = "/sark.pdp.v1.Administration/GetStatus"
+_TIMEOUT_SECONDS = 5.0
+_EXIT_PROBLEMS = 1
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  sark-pdp status\n"
+    "  sark-pdp status --json | jq .audit\n"
+    "  sark-pdp status --set listen.admin=unix:///run/sark/admin.sock"
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@settings_options
+def status(loaded: Loaded, *, as_json: bool) -> None:
+    """Show what a running process does, and what is wrong.
+
+    Asks the process on listen.admin of the same settings. Exit code 0: serving without a problem, 1: there are
+    problems, 2: it cannot be asked.
+    """
+    settings = loaded.settings
+    answer = _ask(settings.listen.admin, settings.tls)
+    if as_json:
+        from google.protobuf.json_format import MessageToJson
+
+        click.echo(MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+    else:
+        _show(answer)
+    if not answer.serving or answer.problems:
+        raise SystemExit(_EXIT_PROBLEMS)
+
+
+def _ask(address: Address, tls: TlsSettings) -> GetStatusResponse:
+    with _channel(address, tls) as channel:
+        call = channel.unary_unary(
+            _METHOD,
+            request_serializer=GetStatusRequest.SerializeToString,
+            response_deserializer=GetStatusResponse.FromString,
+        )
+        try:
+            answer: GetStatusResponse = call(GetStatusRequest(), timeout=_TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            raise SarkError(
+                f"no process answers on {address} ({error.code().name}): start one with `sark-pdp serve`, "
+                "or name its listen.admin with --set or --config"
+            ) from error
+    return answer
+
+
+def _channel(address: Address, tls: TlsSettings) -> grpc.Channel:
+    if not isinstance(address, TcpAddress):
+        return grpc.insecure_channel(str(address))
+    # Administration over TCP is mTLS; the settings have made sure that the files are there.
+    files = [file.read_bytes() for file in (tls.client_ca_file, tls.key_file, tls.cert_file) if file is not None]
+    return grpc.secure_channel(str(address), grpc.ssl_channel_credentials(*files))
+
+
+def _show(answer: GetStatusResponse) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    console.print("[green]serving[/]" if answer.serving else "[red]not serving[/]")
+    bundles = Table("Bundle", "Revision", "Digest", "Last error")
+    for bundle in answer.bundles:
+        bundles.add_row(*map(escape, (bundle.name, bundle.revision or "-", bundle.digest[:12], bundle.error or "-")))
+    caches = Table("Cache", "Entries", "Capacity", "Hits", "Misses", "Hit rate")
+    for cache in answer.caches:
+        asked = cache.hits + cache.misses
+        rate = f"{cache.hits / asked:.1%}" if asked else "-"
+        caches.add_row(cache.name, *map(_count, (cache.entries, cache.capacity, cache.hits, cache.misses)), rate)
+    audit = Table("Audit source", "Committed", "Queued", "Spool", "Dropped")
+    trail = answer.audit
+    audit.add_row(
+        escape(trail.source),
+        *map(_count, (trail.sequence, trail.queued)),
+        f"{trail.spool_bytes / (1 << 20):.1f} MiB",
+        _count(trail.dropped),
+    )
+    for table in (bundles, caches, audit):
+        console.print(table)
+    for problem in answer.problems:
+        console.print(f"[red]{escape(problem)}[/]")
+
+
+def _count(number: Any) -> str:
+    return f"{number:,}"

@@ -1,0 +1,117 @@
+"""Compiled modules, kept on disk: a restart compiles nothing, and the memory that compiling takes is a child's.
+
+A file is machine code that this process will run, so its folder and each file must belong to this user and be
+writable by nobody else. wasmtime itself refuses code of another version, configuration or processor.
+"""
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import wasmtime
+
+from sark_pdp.errors import BundleError
+
+_COMPILE_SECONDS: Final = 120.0
+_FOREIGN_WRITERS: Final = 0o022
+
+_log = logging.getLogger(__name__)
+
+
+def configured_engine() -> wasmtime.Engine:
+    """The engine that compiles and runs; child and parent must have the same."""
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    # Instances keep the address of their memory.
+    config.memory_may_move = False
+    return wasmtime.Engine(config)
+
+
+class Modules:
+    """Compiles, or finds what was compiled before. `folder` is created where it is missing."""
+
+    def __init__(self, engine: wasmtime.Engine, folder: Path | None) -> None:
+        """Without a folder each module is compiled in this process."""
+        self._engine = engine
+        self._folder = folder
+
+    def module(self, wasm: bytes) -> wasmtime.Module:
+        """Raises BundleError where it is not WebAssembly."""
+        if self._folder is not None:
+            try:
+                return self._kept(self._folder, wasm)
+            except OSError as error:
+                _log.warning(
+                    "compiled policies cannot be kept; each start compiles them",
+                    extra={"folder": str(self._folder), "reason": str(error)},
+                )
+        return compiled(self._engine, wasm)
+
+    def _kept(self, folder: Path, wasm: bytes) -> wasmtime.Module:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_own(folder)
+        file = folder / f"{sha256(wasm).hexdigest()}.cwasm"
+        if file.exists():
+            _require_own(file)
+            # Another version of wasmtime, or a damaged file: it is made anew.
+            with contextlib.suppress(wasmtime.WasmtimeError):
+                return wasmtime.Module.deserialize_file(self._engine, str(file))
+        _compile_in_child(wasm, file)
+        return wasmtime.Module.deserialize_file(self._engine, str(file))
+
+
+def compiled(engine: wasmtime.Engine, wasm: bytes) -> wasmtime.Module:
+    """Compiles in this process. Raises BundleError where it is not WebAssembly."""
+    try:
+        return wasmtime.Module(engine, wasm)
+    except wasmtime.WasmtimeError as error:
+        raise BundleError("the module is not valid WebAssembly") from error
+
+
+def _require_own(path: Path) -> None:
+    found = path.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & _FOREIGN_WRITERS:
+        raise PermissionError(f"{path} must belong to this user and be writable by nobody else")
+
+
+def _compile_in_child(wasm: bytes, file: Path) -> None:
+    try:
+        child = subprocess.run(  # noqa: S603  # this interpreter, this module
+            [sys.executable, "-m", __name__, str(file)],
+            input=wasm,
+            capture_output=True,
+            timeout=_COMPILE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BundleError(f"the module takes longer than {_COMPILE_SECONDS:.0f} s to compile") from None
+    if child.returncode == _NOT_WASM:
+        raise BundleError("the module is not valid WebAssembly")
+    if child.returncode != 0:
+        lines = child.stderr.decode(errors="replace").strip().splitlines()
+        raise OSError(f"the compiling child ended with {child.returncode}: {lines[-1] if lines else 'no message'}")
+
+
+_NOT_WASM: Final = 3
+
+
+def _main(file: Path) -> int:
+    """Compiles standard input into `file`, which appears whole or not at all."""
+    os.umask(0o077)
+    try:
+        module = compiled(configured_engine(), sys.stdin.buffer.read())
+    except BundleError:
+        return _NOT_WASM
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(module.serialize())
+    part.replace(file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

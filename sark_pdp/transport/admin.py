@@ -1,0 +1,71 @@
+"""`sark.pdp.v1.Administration`: what this process serves, and what is wrong with it."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from msgspec import Struct
+
+from sark_pdp._proto.admin_pb2 import AuditTrail, Bundle, Cache, GetStatusRequest, GetStatusResponse
+from sark_pdp.audit.queue import Statistics
+from sark_pdp.engine.policies import BundleState
+from sark_pdp.interfaces import StoreStatistics
+from sark_pdp.transport.handler import Metadata, Method
+from sark_pdp.transport.health import Readiness
+from sark_pdp.transport.method import NativeMethod, parsed
+
+SERVICE: Final = "sark.pdp.v1.Administration"
+
+
+class Sources(Struct, frozen=True):
+    """What a status is made of, asked each time."""
+
+    readiness: Readiness
+    bundles: Callable[[], Iterable[BundleState]]
+    stores: Callable[[], Iterable[StoreStatistics]]
+    audit: Callable[[], Statistics]
+
+
+class GetStatus(NativeMethod):
+    """The status now."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
+        del metadata
+        parsed(GetStatusRequest, message)
+        sources = self._sources
+        bundles = tuple(sources.bundles())
+        audit = sources.audit()
+        return GetStatusResponse(
+            serving=not sources.readiness.problem,
+            bundles=[Bundle(name=b.name, revision=b.revision, digest=b.digest, error=b.error) for b in bundles],
+            problems=_problems(sources.readiness, bundles, audit),
+            caches=[
+                Cache(name=s.name, entries=s.entries, capacity=s.capacity, hits=s.hits, misses=s.misses)
+                for s in sources.stores()
+            ],
+            audit=AuditTrail(
+                source=audit.source,
+                sequence=audit.sequence,
+                queued=audit.queued,
+                spool_bytes=audit.spool_bytes,
+                dropped=audit.dropped,
+            ),
+        ).SerializeToString()
+
+
+def _problems(readiness: Readiness, bundles: Iterable[BundleState], audit: Statistics) -> list[str]:
+    """One sentence each; an operator reads them in this order."""
+    problems = [f"Not serving: {readiness.problem}."] if readiness.problem else []
+    problems += [f"Bundle {bundle.name} is not activated: {bundle.error}." for bundle in bundles if bundle.error]
+    if audit.problem:
+        problems.append(f"{audit.problem}.")
+    if audit.dropped:
+        problems.append(f"{audit.dropped} audit events were dropped since the start.")
+    return problems
+
+
+def methods(sources: Sources) -> dict[str, Method]:
+    """The methods of the service by full name."""
+    return {f"/{SERVICE}/GetStatus": GetStatus(sources)}

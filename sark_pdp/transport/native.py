@@ -1,0 +1,232 @@
+"""`sark.pdp.v1.PolicyDecision`: requests from its messages, its messages from decisions."""
+
+from typing import Final
+
+from uuid_utils import uuid7
+
+from sark_pdp._proto.decision_pb2 import (
+    CheckBatchRequest,
+    CheckBatchResponse,
+    CheckBatchResult,
+    CheckRequest,
+    CheckResponse,
+    FilterRequest,
+    FilterResponse,
+)
+from sark_pdp.decision.service import DecisionService
+from sark_pdp.errors import InvalidRequestError, RequestError
+from sark_pdp.interfaces import PolicySet
+from sark_pdp.model import Decision, Document, Outcome, Request, Seconds
+from sark_pdp.transport.documents import Documents
+from sark_pdp.transport.handler import Kind, Metadata, Method, Reply, refused, status_of
+from sark_pdp.transport.method import NativeMethod, parsed
+from sark_pdp.transport.parameters import filtered_parameters
+
+SERVICE: Final = "sark.pdp.v1.PolicyDecision"
+
+_MAX_NAME: Final = 512
+"""Characters of a request id or of an entrypoint; they are echoed, logged and audited."""
+_INLINE_BYTES: Final = 16 * 1024
+"""A larger message is not looked at where nothing may wait."""
+_RESOURCE_FIELDS: Final = ("tool", "server")
+
+
+class Questions:
+    """Makes a `Request` of a `CheckRequest`."""
+
+    def __init__(self, documents: Documents, default_entrypoint: str) -> None:
+        self.documents = documents
+        self._default = default_entrypoint
+
+    def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet) -> Request:
+        """Raises InvalidRequestError or UnknownEntrypointError."""
+        return self.request_about(self.documents.of_check(check), check, metadata, policies)
+
+    def request_about(
+        self, document: Document, check: CheckRequest, metadata: Metadata, policies: PolicySet
+    ) -> Request:
+        """The same with a document of its own."""
+        request_id = check.request_id
+        policy = check.policy
+        if len(request_id) > _MAX_NAME:
+            raise InvalidRequestError("request_id", f"longer than {_MAX_NAME} characters")
+        if len(policy) > _MAX_NAME:
+            raise InvalidRequestError("policy", f"longer than {_MAX_NAME} characters")
+        return Request(
+            policies.entrypoint(policy or self._default),
+            document,
+            request_id or str(uuid7()),
+            metadata.deadline,
+            _max_age(check),
+            metadata.origin,
+        )
+
+
+def _max_age(check: CheckRequest) -> Seconds | None:
+    if not check.HasField("max_age"):
+        return None
+    seconds = check.max_age.seconds + check.max_age.nanos / 1e9
+    if seconds < 0:
+        raise InvalidRequestError("max_age", "is negative")
+    return Seconds(seconds)
+
+
+def response_of(request: Request, decision: Decision) -> CheckResponse:
+    """The answer to one request."""
+    verdict = decision.verdict
+    response = CheckResponse(
+        request_id=request.request_id,
+        allow=verdict.outcome is Outcome.ALLOW,
+        reason=verdict.reason,
+        result_json=verdict.result_json,
+        decision_id=decision.id,
+        policy_revision=request.entrypoint.revision,
+        outcome=int(verdict.outcome),  # type: ignore[arg-type]  # numbered alike
+        tier=int(decision.tier),  # type: ignore[arg-type]  # numbered alike
+    )
+    nanoseconds = int(decision.reusable * 1e9)
+    response.cache_ttl.seconds = nanoseconds // 1_000_000_000
+    response.cache_ttl.nanos = nanoseconds % 1_000_000_000
+    parameters = filtered_parameters(request.document, verdict)
+    if parameters is not None:
+        response.filtered_parameters.update(parameters)
+    return response
+
+
+class Check(NativeMethod):
+    """One request, one answer."""
+
+    def __init__(self, service: DecisionService, questions: Questions) -> None:
+        self._service = service
+        self._questions = questions
+
+    def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
+        """The answer where it is known; an error is known at once, too."""
+        if len(message) > _INLINE_BYTES:
+            return None
+        try:
+            request = self._request(metadata, message)
+            decision = self._service.decide_nowait(request)
+        except RequestError as error:
+            return refused(error)
+        if decision is None:
+            return None
+        return Reply(response_of(request, decision).SerializeToString())
+
+    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
+        request = self._request(metadata, message)
+        return response_of(request, self._service.decide(request)).SerializeToString()
+
+    def _request(self, metadata: Metadata, message: bytes) -> Request:
+        return self._questions.request(parsed(CheckRequest, message), metadata, self._service.active())
+
+
+class CheckBatch(NativeMethod):
+    """Many requests, answered by one activation."""
+
+    def __init__(self, service: DecisionService, questions: Questions, max_batch: int) -> None:
+        self._service = service
+        self._questions = questions
+        self._max_batch = max_batch
+
+    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
+        batch = parsed(CheckBatchRequest, message)
+        _check_length("checks", len(batch.checks), self._max_batch)
+        policies = self._service.active()
+        results = [self._result(check, metadata, policies) for check in batch.checks]
+        return CheckBatchResponse(results=results).SerializeToString()
+
+    def _result(self, check: CheckRequest, metadata: Metadata, policies: PolicySet) -> CheckBatchResult:
+        try:
+            request = self._questions.request(check, metadata, policies)
+            return CheckBatchResult(response=response_of(request, self._service.decide(request)))
+        except RequestError as error:
+            result = CheckBatchResult()
+            result.error.code = status_of(error)
+            result.error.message = str(error)
+            return result
+
+
+class CheckStream(Check):
+    """Requests that are answered in order for as long as the caller likes."""
+
+    kind = Kind.STREAM
+
+    def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
+        """As `Check`, but for errors."""
+        reply = super().answer_nowait(metadata, message)
+        return reply if reply is None or reply.message else None
+
+    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
+        try:
+            return super()._answer(metadata, message)
+        except RequestError as error:
+            return CheckResponse(
+                request_id=_request_id(message),
+                reason=str(error),
+                outcome=int(Outcome.ERROR),  # type: ignore[arg-type]  # numbered alike
+            ).SerializeToString()
+
+
+def _request_id(message: bytes) -> str:
+    try:
+        return parsed(CheckRequest, message).request_id[:_MAX_NAME]
+    except InvalidRequestError:
+        return ""
+
+
+class Filter(NativeMethod):
+    """One principal and action, many resources, one audit event."""
+
+    def __init__(self, service: DecisionService, questions: Questions, max_batch: int) -> None:
+        self._service = service
+        self._questions = questions
+        self._max_batch = max_batch
+
+    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
+        asked = parsed(FilterRequest, message)
+        requests = self._requests(asked, metadata)
+        if not requests:
+            return b""
+        decisions = self._service.filter(asked.resource_field, requests)
+        response = FilterResponse(
+            allowed=[i for i, decision in enumerate(decisions) if decision.verdict.outcome is Outcome.ALLOW],
+            responses=[response_of(request, decision) for request, decision in zip(requests, decisions, strict=True)],
+        )
+        return response.SerializeToString()
+
+    def _requests(self, asked: FilterRequest, metadata: Metadata) -> tuple[Request, ...]:
+        if asked.resource_field not in _RESOURCE_FIELDS:
+            raise InvalidRequestError("resource_field", f"must be one of {', '.join(_RESOURCE_FIELDS)}")
+        if not asked.HasField("template"):
+            raise InvalidRequestError("template", "is missing")
+        _check_length("resources", len(asked.resources), self._max_batch)
+        documents = self._questions.documents
+        template = documents.of_check(asked.template)
+        policies = self._service.active()
+        # One id for all: they are one request.
+        asked.template.request_id = asked.template.request_id or str(uuid7())
+        return tuple(
+            self._questions.request_about(
+                {**template, asked.resource_field: documents.from_struct(f"resources[{index}]", resource)},
+                asked.template,
+                metadata,
+                policies,
+            )
+            for index, resource in enumerate(asked.resources)
+        )
+
+
+def _check_length(field: str, length: int, limit: int) -> None:
+    if length > limit:
+        raise InvalidRequestError(field, f"{length} items are more than limits.max_batch allows ({limit})")
+
+
+def methods(service: DecisionService, questions: Questions, max_batch: int) -> dict[str, Method]:
+    """The methods of the service by full name."""
+    return {
+        f"/{SERVICE}/Check": Check(service, questions),
+        f"/{SERVICE}/CheckBatch": CheckBatch(service, questions, max_batch),
+        f"/{SERVICE}/CheckStream": CheckStream(service, questions),
+        f"/{SERVICE}/Filter": Filter(service, questions, max_batch),
+    }

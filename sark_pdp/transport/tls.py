@@ -1,0 +1,41 @@
+"""TLS and mTLS of the listeners: the files, and who the peer proved to be."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+from msgspec import Struct
+
+from sark_pdp.errors import StartError
+
+
+class Tls(Struct, frozen=True):
+    """Files of PEM; with `client_ca_file` a client needs a certificate, and with `allowed_sans` one of these names."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None = None
+    allowed_sans: tuple[str, ...] = ()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Raises StartError where a file cannot be read."""
+        return grpc.ssl_server_credentials(
+            [(_read(self.key_file), _read(self.cert_file))],
+            root_certificates=None if self.client_ca_file is None else _read(self.client_ca_file),
+            require_client_auth=self.client_ca_file is not None,
+        )
+
+
+def peer_identity(sans: Sequence[bytes], allowed: tuple[str, ...]) -> str | None:
+    """The SAN that names the peer, an allowed one where any are stated; None where it has no allowed one."""
+    names = [name.decode(errors="replace") for name in sans]
+    if allowed:
+        return next((name for name in names if name in allowed), None)
+    return names[0] if names else ""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartError(f"{path}: cannot be read: {error.strerror}") from error
