@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import grpc
-from msgspec.structs import asdict
+from msgspec import Struct, to_builtins
 
 from bench.harness import (
     CHECK,
@@ -19,6 +19,7 @@ from bench.harness import (
     Load,
     Serving,
     check_request,
+    cpu_seconds,
     free_port,
     ghz,
     running,
@@ -46,40 +47,64 @@ def main() -> None:
         folder = Path(name)
         port = free_port()
         command = [sys.executable, "-m", "bench.echo_server", str(port), str(options.workers)]
-        with running(command, SERVER_CORE, folder / "echo.log"):
-            echo = f"127.0.0.1:{port}"
-            with grpc.insecure_channel(echo) as channel:
+        with running(command, SERVER_CORE, folder / "echo.log") as process:
+            echo = Target("echo", f"127.0.0.1:{port}", ECHO, process.pid)
+            with grpc.insecure_channel(echo.address) as channel:
                 grpc.channel_ready_future(channel).result(30)
             kept = _compare(folder, served, echo, options)
     raise SystemExit(0 if kept else 1)
 
 
-def _compare(folder: Path, served: Serving, echo: str, options: argparse.Namespace) -> bool:
+class Target(Struct, frozen=True):
+    """One of the two servers."""
+
+    name: str
+    address: str
+    method: str
+    pid: int
+
+
+class Round(Struct, frozen=True):
+    """One turn of one server."""
+
+    load: Load
+    cpu_us: float
+    """Of the server, for each call: tells what a busy machine hides."""
+
+
+def _compare(folder: Path, served: Serving, echo: Target, options: argparse.Namespace) -> bool:
     """Runs the rounds, prints what they show and says whether the promise is kept."""
-    for address, method in ((echo, ECHO), (served.grpc, CHECK)):
-        ghz(folder, address, method, options.calls // 4, options.concurrency)
+    check = Target("Check", served.grpc, CHECK, served.pid)
+    for target in (echo, check):
+        ghz(folder, target.address, target.method, options.calls // 4, options.concurrency)
     before = _l1(served)
-    bare: list[Load] = []
-    check: list[Load] = []
+    bare: list[Round] = []
+    ours: list[Round] = []
     for _ in range(options.rounds):
-        bare.append(ghz(folder, echo, ECHO, options.calls, options.concurrency))
-        check.append(ghz(folder, served.grpc, CHECK, options.calls, options.concurrency))
+        bare.append(_round(folder, echo, options))
+        ours.append(_round(folder, check, options))
     hits, misses = (after - start for after, start in zip(_l1(served), before, strict=True))
     dropped = served.metric("sark_audit_dropped_total")
-    rows = [("echo", *_medians(bare)), ("Check", *_medians(check))]
-    shares = [ours.rps / echoed.rps for echoed, ours in zip(bare, check, strict=True)]
-    errors = sum(load.errors for load in bare + check)
+    rows = [(echo.name, *_medians(bare)), (check.name, *_medians(ours))]
+    shares = [one.load.rps / other.load.rps for one, other in zip(ours, bare, strict=True)]
+    errors = sum(each.load.errors for each in bare + ours)
     ratio = rows[1][1] / rows[0][1]
     size = len(check_request())
     print(f"{options.rounds} rounds of {options.calls} calls of {size} bytes, {options.concurrency} in flight")
-    print(table(("server on one core", "calls/s, median", "p50 µs", "p99 µs"), rows))
+    print(table(("server on one core", "calls/s, median", "p50 µs", "p99 µs", "CPU µs a call"), rows))
     print(f"share of the echo: {ratio:.3f} (single rounds {min(shares):.3f} to {max(shares):.3f}; promised {PROMISED})")
     print(f"L1 hits {hits:.0f}, misses {misses:.0f}; audit events dropped {dropped:.0f}; failed calls {errors}")
     figures = {"ratio": ratio, "l1_hits": hits, "l1_misses": misses, "audit_dropped": dropped, "errors": errors}
-    rounds = {"echo": [asdict(load) for load in bare], "check": [asdict(load) for load in check]}
+    rounds = {"echo": to_builtins(bare), "check": to_builtins(ours)}
     write_json(options.json, {**figures, "rounds": rounds})
-    # A hit lives 10 s: each expiry is one miss.
+    # An entry lives 10 s: each expiry is one miss.
     return ratio >= PROMISED and not errors and not dropped and misses < hits / 100
+
+
+def _round(folder: Path, target: Target, options: argparse.Namespace) -> Round:
+    before = cpu_seconds(target.pid)
+    load = ghz(folder, target.address, target.method, options.calls, options.concurrency)
+    return Round(load, (cpu_seconds(target.pid) - before) / options.calls * 1e6)
 
 
 def _l1(served: Serving) -> tuple[float, float]:
@@ -87,11 +112,12 @@ def _l1(served: Serving) -> tuple[float, float]:
     return hits, served.metric("sark_cache_misses_total", cache_name="l1")
 
 
-def _medians(loads: list[Load]) -> tuple[float, float, float]:
+def _medians(rounds: list[Round]) -> tuple[float, float, float, float]:
     return (
-        statistics.median(load.rps for load in loads),
-        statistics.median(load.p50_us for load in loads),
-        statistics.median(load.p99_us for load in loads),
+        statistics.median(each.load.rps for each in rounds),
+        statistics.median(each.load.p50_us for each in rounds),
+        statistics.median(each.load.p99_us for each in rounds),
+        statistics.median(each.cpu_us for each in rounds),
     )
 
 

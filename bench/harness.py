@@ -168,6 +168,12 @@ def resident_mib(pid: int, field: str = "VmRSS") -> float:
     raise SystemExit(f"process {pid} has no {field}")
 
 
+def cpu_seconds(pid: int) -> float:
+    """What all threads of a process have used so far, in user and kernel mode. See proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows as a Markdown table; floats with one decimal."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

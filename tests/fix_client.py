@@ -134,11 +134,18 @@ def connect_client(request: pytest.FixtureRequest) -> Iterator[Connect]:
         yield lambda *arguments, **options: stack.enter_context(request.param(*arguments, **options))
 
 
-@pytest.fixture(params=["tcp", "unix"])
-def pdp_address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["fake over TCP", "fake over a Unix socket", "sark-pdp serve"])
+def pdp_address(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[str]:
     """The address of a decision point that lets a developer call a tool of low sensitivity, not a critical one."""
-    with serving(fake_pdp, "127.0.0.1:0" if request.param == "tcp" else f"unix://{tmp_path}/pdp.sock") as address:
-        yield address
+    match request.param:
+        case "fake over TCP":
+            with serving(fake_pdp) as address:
+                yield address
+        case "fake over a Unix socket":
+            with serving(fake_pdp, f"unix://{short_dir}/pdp.sock") as address:
+                yield address
+        case _:
+            yield request.getfixturevalue("sidecar").grpc
 
 
 def ask(client: Any, **options: Any) -> Any:

@@ -23,11 +23,11 @@ def aborting(code: grpc.StatusCode) -> Behaviour:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "unix://{folder}/nobody.sock"])
-def test_where_nobody_listens_it_denies(connect_client: Connect, address: str, tmp_path: Path) -> None:
+def test_where_nobody_listens_it_denies(connect_client: Connect, address: str, short_dir: Path) -> None:
     with socket.socket() as reserved:
         # Bound and not listening: no other process gets this port meanwhile.
         reserved.bind(("127.0.0.1", 0))
-        target = address.format(port=reserved.getsockname()[1], folder=tmp_path)
+        target = address.format(port=reserved.getsockname()[1], folder=short_dir)
         assert_denied(connect_client(target, timeout=5), "UNAVAILABLE: ")
 
 
@@ -103,8 +103,8 @@ def test_unavailable_is_tried_again_and_other_failures_are_not(connect_client: C
         assert answer.allow is (attempts == 2)
 
 
-def test_a_decision_point_that_comes_back_is_found_again(connect_client: Connect, tmp_path: Path) -> None:
-    address = f"unix://{tmp_path}/pdp.sock"
+def test_a_decision_point_that_comes_back_is_found_again(connect_client: Connect, short_dir: Path) -> None:
+    address = f"unix://{short_dir}/pdp.sock"
     with serving(fake_pdp, address):
         client = connect_client(address, timeout=5)
         assert ask(client).allow

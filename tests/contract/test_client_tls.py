@@ -53,14 +53,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def tls_pdp(request: pytest.FixtureRequest, certificates: Path, tmp_path: Path) -> Iterator[str]:
+def tls_pdp(request: pytest.FixtureRequest, certificates: Path, short_dir: Path) -> Iterator[str]:
     """A decision point that accepts clients with a certificate only."""
     credentials = grpc.ssl_server_credentials(
         [((certificates / "server.key").read_bytes(), (certificates / "server.pem").read_bytes())],
         (certificates / "ca.pem").read_bytes(),
         require_client_auth=True,
     )
-    address = "127.0.0.1:0" if request.param == "tcp" else f"unix://{tmp_path}/pdp.sock"
+    address = "127.0.0.1:0" if request.param == "tcp" else f"unix://{short_dir}/pdp.sock"
     with serving(fake_pdp, address, credentials) as bound:
         yield bound
 
