@@ -1,11 +1,14 @@
-"""Audit records of invented decisions, and a sink that keeps them in memory."""
+"""Audit records of invented decisions, spools of them, and a sink that keeps them in memory."""
 
 from collections.abc import Callable
+from pathlib import Path as FilePath
 from typing import Any
 
 import uuid_utils
 from msgspec import Struct
 
+from sark_pdp.audit.source import Source
+from sark_pdp.audit.spool import Spool
 from sark_pdp.model import (
     AuditRecord,
     Decision,
@@ -100,3 +103,20 @@ def a_filter(field: str, documents: list[Any], outcome: Callable[[int], Outcome]
     requests = tuple(a_request(document) for document in documents)
     decisions = tuple(a_decision(request, outcome(index)) for index, request in enumerate(requests))
     return FilterRecord(new_id(), NOON, field, requests, decisions, 1234)
+
+
+def write_source(
+    directory: FilePath, segments: list[int], key: bytes | None = None, *, stopped: bool = True, name: str = "pod"
+) -> Source:
+    """Writes one source, whose segments have so many decisions each, as the queue does, and returns it."""
+    spool = Spool(directory, 2**30)
+    try:
+        source = Source(name, spool.next_number, key, ManualClock())
+        spool.append(source.segment([source.started(spool.previous)]))
+        for size in segments:
+            spool.append(source.segment([source.seal(a_record()) for _ in range(size)]))
+        if stopped:
+            spool.append(source.segment([source.stopped()]))
+    finally:
+        spool.close()
+    return source

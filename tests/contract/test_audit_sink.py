@@ -1,0 +1,61 @@
+"""What every AuditSink promises to the decision service."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from sark_pdp.audit.queue import AuditQueue
+from sark_pdp.audit.spool import Spool
+from sark_pdp.interfaces import AuditSink
+from sark_pdp.model import Seconds
+from tests.fix_audit import ManualClock, MemorySink, a_record
+
+OnFull = Literal["drop", "deny"]
+MakeSink = Callable[[OnFull, int], AuditSink]
+"""A sink with this policy and room for so many records, of which none is taken out meanwhile."""
+
+
+@pytest.fixture(params=["queue", "memory"])
+def make_sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSink]:
+    queues: list[AuditQueue] = []
+
+    def make(on_full: OnFull, capacity: int) -> AuditSink:
+        if request.param == "memory":
+            return MemorySink(capacity, deny=on_full == "deny")
+        queue = AuditQueue(
+            Spool(tmp_path, 2**30), "pod", clock=ManualClock(), key=None, on_full=on_full, capacity=capacity
+        )
+        queue.start()
+        queues.append(queue)
+        return queue
+
+    yield make
+    for queue in queues:
+        queue.close(Seconds(10))
+
+
+def put_until_full(sink: AuditSink) -> None:
+    """Faster than any thread takes them out: the sink has room for a few only."""
+    while sink.put_nowait(a_record()):
+        pass
+
+
+def test_a_record_is_taken(make_sink: MakeSink) -> None:
+    sink = make_sink("drop", 10)
+    assert sink.put_nowait(a_record()) is True
+    assert sink.accepts()
+
+
+def test_a_full_sink_drops_and_goes_on_accepting(make_sink: MakeSink) -> None:
+    sink = make_sink("drop", 1)
+    put_until_full(sink)
+    assert sink.accepts()
+
+
+def test_a_full_sink_that_shall_deny_accepts_nothing(make_sink: MakeSink) -> None:
+    sink = make_sink("deny", 1)
+    assert sink.accepts()
+    put_until_full(sink)
+    assert not sink.accepts()

@@ -1,0 +1,243 @@
+"""`sark-pdp audit` over real spools."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sark_pdp.audit.source import Source
+from sark_pdp.audit.spool import Spool
+from sark_pdp.cli import main
+from sark_pdp.model import AuditRecord, Outcome
+from tests.fix_audit import NOON, ManualClock, a_record, write_source
+
+HOUR = 3_600_000_000_000
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202eevil\nnext"
+
+
+def a_document(user: str, tool: str, server: str = "s-1") -> dict[str, Any]:
+    return {
+        "user": {"id": user, "email": f"{user}@example.com"},
+        "action": "tool:invoke",
+        "tool": {"name": tool},
+        "server": {"id": server},
+    }
+
+
+RECORDS = [
+    a_record(a_document("alice", "search"), time_ns=NOON),
+    a_record(a_document("bob", "shell"), outcome=Outcome.DENY, time_ns=NOON + HOUR),
+    a_record(a_document("alice", "shell", "s-2"), outcome=Outcome.ERROR, time_ns=NOON + 2 * HOUR),
+]
+
+
+def write(directory: Path, records: Sequence[AuditRecord]) -> None:
+    spool = Spool(directory, 2**30)
+    source = Source("pod", spool.next_number, None, ManualClock())
+    spool.append(source.segment([source.started(spool.previous)]))
+    for record in records:
+        spool.append(source.segment([source.seal(record)]))
+    spool.append(source.segment([source.stopped()]))
+    spool.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    write(tmp_path, RECORDS)
+    return tmp_path
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, ["audit", *map(str, arguments)], env=env)
+
+
+def listed(*arguments: object) -> list[dict[str, Any]]:
+    result = run("list", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_list_shows_the_newest_first(spool: Path) -> None:
+    assert [event["id"] for event in listed("--spool", spool)[1:-1]] == [record.id for record in reversed(RECORDS)]
+    lines = run("list", "--spool", spool).stdout.splitlines()
+    assert "source_stopped" in lines[1]
+    for cells, line in zip(
+        [["error", "alice"], ["deny", "bob", "shell"], ["allow", "search"]], lines[2:], strict=False
+    ):
+        assert all(cell in line for cell in cells), line
+    assert "because" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["--user", "alice"], [2, 0]),
+        (["--user", "bob@example.com"], [1]),
+        (["--tool", "shell"], [2, 1]),
+        (["--server", "s-2"], [2]),
+        (["--decision", "deny"], [1]),
+        (["--type", "authorization_denied"], [2, 1]),
+        (["--type", "authorization_denied", "--limit", "1"], [2]),
+        (["--user", "alice", "--until", "2026-01-01T12:30:00Z"], [0]),
+        (["--user", "alice", "--since", "2026-01-01T15:00:00+01:00"], [2]),
+        (["--user", "alice", "--since", "2026-01-01T14:00:00"], [2]),
+        (["--user", "nobody"], []),
+    ],
+)
+def test_list_filters(spool: Path, filters: list[str], found: list[int]) -> None:
+    ids = [event["id"] for event in listed("--spool", spool, *filters)]
+    assert ids == [RECORDS[index].id for index in found]
+
+
+def test_list_takes_times_relative_to_now(tmp_path: Path) -> None:
+    minutes_ago = [5, 60, 180]
+    records = [a_record(time_ns=time.time_ns() - minutes * 60 * 10**9) for minutes in minutes_ago]
+    write(tmp_path, records)
+    events = listed("--spool", tmp_path, "--since", "2h", "--until", "15m", "--type", "authorization_allowed")
+    assert [event["id"] for event in events] == [records[1].id]
+
+
+def test_list_shows_fifty_and_all_on_demand(tmp_path: Path) -> None:
+    write_source(tmp_path, [100])
+    assert len(listed("--spool", tmp_path)) == 50
+    assert len(listed("--spool", tmp_path, "--limit", 0)) == 102
+
+
+@pytest.mark.parametrize("point", ["yesterday", "2026-13-01", "5", "-5m"])
+def test_a_time_that_is_none_is_refused(spool: Path, point: str) -> None:
+    result = run("list", "--spool", spool, f"--since={point}")
+    assert result.exit_code == 2
+    assert point in result.output
+    assert "RFC 3339" in result.output
+
+
+@pytest.mark.parametrize("command", [["list"], ["tail"], ["list", "--json"], ["tail", "--json"], ["stats"]])
+def test_what_callers_wrote_is_harmless_on_a_terminal(tmp_path: Path, command: list[str]) -> None:
+    write(tmp_path, [a_record(a_document(HOSTILE, HOSTILE, HOSTILE))])
+    output = run(*command, "--spool", tmp_path).stdout
+    assert "evil" in output
+    assert all(character == "\n" or character.isprintable() for character in output)
+
+
+def test_markup_is_shown_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path, [a_record(a_document("[red]x[/]", "[/nothing]"))])
+    for command in ("list", "tail", "stats"):
+        assert "[/nothing]" in run(command, "--spool", tmp_path).stdout
+
+
+@pytest.mark.parametrize("command", ["list", "tail", "stats", "verify"])
+def test_an_empty_spool_says_so(tmp_path: Path, command: str) -> None:
+    Spool(tmp_path, 2**30).close()
+    result = run(command, "--spool", tmp_path)
+    assert result.exit_code == 0
+    assert result.stdout == f"There are no events in {tmp_path} yet.\n"
+
+
+@pytest.mark.parametrize("command", ["list", "tail", "stats", "verify"])
+def test_a_folder_without_a_spool_is_an_error_in_one_line(tmp_path: Path, command: str) -> None:
+    result = run(command, "--spool", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert str(tmp_path / "nowhere") in result.stderr
+
+
+def test_the_spool_of_the_settings_is_the_default(spool: Path) -> None:
+    result = run("list", "--json", env={"SARK_PDP_AUDIT__SPOOL_DIR": str(spool)})
+    assert len(result.stdout.splitlines()) == 5
+    assert run("list", "--json", "--set", f"audit.spool_dir={spool}").stdout == result.stdout
+
+
+def test_tail_shows_the_last_events_oldest_first(spool: Path) -> None:
+    lines = run("tail", "--spool", spool, "--type", "authorization_denied", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [RECORDS[1].id, RECORDS[2].id]
+    assert "bob" in run("tail", "--spool", spool).stdout
+
+
+def test_tail_follows_what_is_committed_until_it_is_interrupted(tmp_path: Path) -> None:
+    first, second = (a_record(outcome=Outcome.DENY) for _ in range(2))
+    write(tmp_path, [a_record(), first])
+    command = [sys.executable, "-c", "from sark_pdp.cli import main; main()", "audit", "tail", "-f", "--json"]
+    with subprocess.Popen(
+        [*command, "--spool", tmp_path, "--decision", "deny"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as tail:
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["id"] == first.id
+        write(tmp_path, [a_record(), second])
+        assert json.loads(tail.stdout.readline())["id"] == second.id
+        tail.send_signal(signal.SIGINT)
+        _, errors = tail.communicate(timeout=20)
+    assert tail.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_stats_count(spool: Path) -> None:
+    counts = json.loads(run("stats", "--spool", spool, "--json").stdout)
+    assert counts["events"] == 5
+    assert counts["decisions"] == {"allow": 1, "deny": 1, "error": 1}
+    assert counts["tools"] == {"search": 1, "shell": 2}
+    assert counts["types"] == {
+        "source_started": 1,
+        "authorization_allowed": 1,
+        "authorization_denied": 2,
+        "source_stopped": 1,
+    }
+    shown = run("stats", "--spool", spool).stdout
+    assert "5 events from 2026-01-01T12:00:00.123456Z to 2026-01-01T14:00:00.123456Z" in shown
+    assert "events/s" in shown
+    assert json.loads(run("stats", "--spool", spool, "--json", "--user", "bob").stdout)["events"] == 1
+
+
+def test_verify_says_what_it_proved(spool: Path) -> None:
+    result = run("verify", "--spool", spool)
+    assert result.exit_code == 0
+    assert "5 events: no gap, no duplicate, no change found." in result.stdout
+    assert "proven: stopped in order" in result.stdout
+    assert "Keyless chain" in result.stdout
+
+
+def test_verify_exits_0_where_only_the_end_is_unproven(tmp_path: Path) -> None:
+    write_source(tmp_path, [3], stopped=False)
+    result = run("verify", "--spool", tmp_path)
+    assert result.exit_code == 0
+    assert "is unproven" in result.stdout
+    report = json.loads(run("verify", "--spool", tmp_path, "--json").stdout)
+    assert (report["differences"], report["sources"][0]["end"]) == (0, "unproven")
+
+
+def test_verify_exits_1_with_differences(tmp_path: Path) -> None:
+    write_source(tmp_path, [3, 3], b"k" * 32)
+    key = tmp_path / "wrong.key"
+    key.write_bytes(b"w" * 32)
+    for form in ([], ["--json"]):
+        assert run("verify", "--spool", tmp_path, "--key-file", key, *form).exit_code == 1
+    assert "event 1 was changed" in run("verify", "--spool", tmp_path, "--key-file", key).stdout
+
+
+def test_verify_exits_2_where_the_key_is_missing(tmp_path: Path) -> None:
+    write_source(tmp_path, [3], b"k" * 32)
+    result = run("verify", "--spool", tmp_path)
+    assert result.exit_code == 2
+    assert "--key-file" in result.stdout
+
+
+def test_verify_takes_the_key_from_the_settings_with_the_spool(tmp_path: Path) -> None:
+    write_source(tmp_path, [3], b"k" * 32)
+    key = tmp_path / "chain.key"
+    key.write_bytes(b"k" * 32)
+    result = run("verify", "--set", f"audit.spool_dir={tmp_path}", "--set", f"audit.chain_key_file={key}")
+    assert result.exit_code == 0, result.output
+    assert "nobody without the key" in result.stdout
+
+
+def test_every_command_has_help_with_examples() -> None:
+    for command in ("list", "tail", "stats", "verify"):
+        result = run(command, "--help")
+        assert result.exit_code == 0
+        assert f"sark-pdp audit {command}" in result.stdout
