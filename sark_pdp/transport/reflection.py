@@ -41,11 +41,19 @@ class ServerReflectionInfo(NativeMethod):
             case "file_by_filename":
                 self._add_files(response, self._pool.FindFileByName(request.file_by_filename))
             case "file_containing_symbol":
-                self._add_files(response, self._pool.FindFileContainingSymbol(request.file_containing_symbol))
+                self._add_files(response, self._file_of(request.file_containing_symbol))
             case _:
                 # Extensions belong to proto2; nothing here has any.
                 response.error_response.error_code = Status.UNIMPLEMENTED
                 response.error_response.error_message = "only services, files and symbols can be asked for"
+
+    def _file_of(self, symbol: str) -> FileDescriptor:
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            # ghz asks for a method, which this pool does not know by its name.
+            service, _, method = symbol.rpartition(".")
+            return self._pool.FindServiceByName(service).methods_by_name[method].containing_service.file
 
     @staticmethod
     def _add_files(response: ServerReflectionResponse, file: FileDescriptor) -> None:
