@@ -89,7 +89,7 @@ of_tool(name, endpoint, cache_ttl) := verdict if {
 
 passable(verdict, cache_ttl) := refused(reason, cache_ttl) if {
 	verdict.remove_parameters
-	reason := "the tool's parameters need a filter, which there is none of on this way"
+	reason := "Envoy cannot take out the parameters that this tool must not get"
 }
 
 else := verdict

@@ -8,15 +8,13 @@ package sark.a2a
 # METADATA
 # title: May the source agent do this to the target agent?
 # description: allow, reason, cache_ttl, and deny, a list of all that speaks against it.
-decision := {"allow": true, "reason": "the agents may work together", "cache_ttl": action.cache_ttl, "deny": []} if {
+decision := {"allow": true, "reason": "nothing speaks against it", "cache_ttl": action.cache_ttl, "deny": deny} if {
 	count(deny) == 0
 }
 
-else := {"allow": false, "reason": concat("; ", deny), "cache_ttl": cache_ttl, "deny": deny}
+else := {"allow": false, "reason": concat("; ", deny), "cache_ttl": action.cache_ttl, "deny": deny} if action
 
-cache_ttl := action.cache_ttl if action
-
-else := 0
+else := {"allow": false, "reason": concat("; ", deny), "cache_ttl": 0, "deny": deny}
 
 action := data.catalog.agents.actions[input.action]
 
