@@ -22,7 +22,7 @@ class Projection:
     A path ends where it leaves objects: `("user", "id")` of `{"user": "eve"}` is absent, as it is undefined in Rego.
     """
 
-    __slots__ = ("_steps", "paths", "whole")
+    __slots__ = ("_places", "_steps", "paths", "whole")
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths: tuple[Path, ...] = tuple(sorted(_without_covered(paths)))
@@ -33,6 +33,10 @@ class Projection:
             for path in self.paths:
                 groups.setdefault(path[0], []).append(path[1:])
         self._steps = tuple((key, None if rests == [()] else tuple(rests)) for key, rests in groups.items())
+
+        # Paths are sorted, so siblings follow on each other; their parents are one object, told by identity.
+        parents: dict[Path, Path] = {}
+        self._places = tuple((parents.setdefault(path[:-1], path[:-1]), path[-1]) for path in self.paths if path)
 
     def values(self, document: dict[str, Any]) -> list[Any]:
         """The value of each path in the order of `paths`, ABSENT where there is none."""
@@ -62,13 +66,17 @@ class Projection:
             whole: dict[str, Any] = values[0]
             return whole
         document: dict[str, Any] = {}
-        for path, value in zip(self.paths, values, strict=True):
+        below = document
+        open_parent: Path | None = None
+        for (parent, key), value in zip(self._places, values, strict=True):
             if value is ABSENT:
                 continue
-            below = document
-            for step in path[:-1]:
-                below = below.setdefault(step, {})
-            below[path[-1]] = value
+            if parent is not open_parent:
+                open_parent = parent
+                below = document
+                for step in parent:
+                    below = below.setdefault(step, {})
+            below[key] = value
         return document
 
 

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import uuid_utils
 from msgspec import Struct
@@ -18,7 +17,7 @@ CHECKPOINT = "audit_checkpoint"
 GAP = "audit_gap"
 
 
-class Sealed(NamedTuple):
+class Sealed(Struct, frozen=True, array_like=True, gc=False):
     """An event at its place in its source; its sequence number is in the payload."""
 
     chain: bytes

@@ -292,6 +292,22 @@ def test_bytes_that_are_no_event_are_refused(payload: bytes) -> None:
         event_of(payload)
 
 
+KEYS = st.sampled_from("abc")
+
+
+@given(
+    st.lists(st.lists(KEYS, min_size=1, max_size=3).map(tuple), max_size=6),
+    st.dictionaries(
+        KEYS, st.recursive(st.integers(0, 9), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
+    ),
+)
+def test_the_input_of_an_event_is_what_the_policy_saw(paths: list[tuple[str, ...]], document: dict[str, Any]) -> None:
+    record = a_record(document, tuple(paths) or ((),))
+    projection = record.request.entrypoint.projection
+    seen = payload_of(record)["details"]["input"]
+    assert projection.values(seen) == record.decision.projected == projection.values(document)
+
+
 def test_what_is_absent_from_the_input_is_absent_from_the_event() -> None:
     request = a_request({"user": {"id": None}}, (("user", "id"), ("user", "role"), ("tool",)))
     assert isinstance(request.entrypoint.projection, Projection)
