@@ -1,9 +1,11 @@
 """A decision service for ext_authz whose answers a test chooses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+from google.protobuf import json_format
 
 from sark_pdp.engine.result import verdict_of
 from sark_pdp.errors import NotReadyError, UnknownEntrypointError
@@ -18,6 +20,12 @@ IDS = {"decision_id": DECISION_ID, "policy_revision": REVISION}
 
 ALLOW = Verdict(Outcome.ALLOW, "allowed by the policy", True, b"true")
 DENY = Verdict(Outcome.DENY, "denied by the policy", False, b"false")
+
+
+def message(attributes: Mapping[str, Any]) -> bytes:
+    """A `CheckRequest` with these attributes, which are protobuf's JSON."""
+    encoded: bytes = json_format.ParseDict({"attributes": attributes}, CheckRequest()).SerializeToString()
+    return encoded
 
 
 def returned(result: Any) -> Verdict:

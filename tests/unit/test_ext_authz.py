@@ -1,14 +1,13 @@
 """Envoy's ext_authz: whatever comes in and whatever the policy returns, Envoy gets an answer that it can carry out."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
-from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from google.protobuf import json_format
 from hypothesis import example, given
@@ -23,10 +22,10 @@ from sark_pdp.errors import (
     UnknownEntrypointError,
 )
 from sark_pdp.model import Deadline, Origin, Outcome, Verdict
-from sark_pdp.projection import Path, Projection
+from sark_pdp.projection import Path
 from sark_pdp.transport.ext_authz import ExtAuthz
 from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status
-from tests.fix_ext_authz import ALLOW, DENY, ENTRYPOINT, IDS, Asked, Decisions, returned
+from tests.fix_ext_authz import ALLOW, DENY, ENTRYPOINT, IDS, Asked, Decisions, message, returned
 
 CASES = FilePath(__file__).parent.parent / "cases" / "ext_authz"
 
@@ -44,11 +43,6 @@ def service(
     decisions = Decisions(answer, nowait=nowait, paths=paths)
     method = ExtAuthz(decisions, ENTRYPOINT, max_input_bytes=MAX_INPUT_BYTES, max_depth=MAX_DEPTH)
     return decisions, method
-
-
-def message(attributes: Mapping[str, Any]) -> bytes:
-    encoded: bytes = json_format.ParseDict({"attributes": attributes}, CheckRequest()).SerializeToString()
-    return encoded
 
 
 def response(reply: Reply | None) -> CheckResponse:
@@ -220,13 +214,13 @@ def test_the_request_says_who_asked_and_until_when() -> None:
     decisions, method = service(ALLOW)
     attributes = {
         "source": {"address": {"socketAddress": {"address": "10.1.2.3"}}, "principal": "spiffe://mesh/web"},
-        "request": {"http": {"id": "7", "headers": {"user-agent": "curl/8", "x-request-id": "req-1"}}},
+        "request": {"http": {"id": "7", "headers": {"user-agent": "curl/8", "x-request-id": "req-1" + "x" * 600}}},
     }
     method.answer(Metadata(deadline=Deadline(12.5), origin=Origin("127.0.0.1", "grpc-c++")), message(attributes))
     request = decisions.requests[-1]
     assert request.origin == Origin("10.1.2.3", "curl/8", "spiffe://mesh/web")
     assert request.deadline == Deadline(12.5)
-    assert request.request_id == "req-1"
+    assert request.request_id == "req-1" + "x" * 507
     assert request.max_age is None
 
 
@@ -267,92 +261,3 @@ def test_any_bytes_get_an_answer_and_never_an_allowance(data: bytes) -> None:
         _, method = service(answer)
         for ask in answers(method):
             denial(ask(Metadata(), data))
-
-
-TEXT = st.text(max_size=6)
-STRUCTS = st.dictionaries(
-    TEXT,
-    st.recursive(
-        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-        max_leaves=6,
-    ),
-    max_size=3,
-)
-KEYS = st.sampled_from(["content-type", "x-user", ":path", "x.y"])
-PEERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "address": st.fixed_dictionaries(
-            {},
-            optional={
-                "socketAddress": st.fixed_dictionaries(
-                    {}, optional={"address": TEXT, "portValue": st.integers(0, 65535), "ipv4Compat": st.booleans()}
-                )
-            },
-        ),
-        "principal": TEXT,
-        "labels": st.dictionaries(KEYS, TEXT, max_size=2),
-    },
-)
-ATTRIBUTES = st.fixed_dictionaries(
-    {},
-    optional={
-        "source": PEERS,
-        "destination": PEERS,
-        "request": st.fixed_dictionaries(
-            {},
-            optional={
-                "time": st.just("2026-03-04T05:06:07.5Z"),
-                "http": st.fixed_dictionaries(
-                    {},
-                    optional={
-                        "method": st.sampled_from(["GET", "POST"]),
-                        "headers": st.dictionaries(KEYS, st.sampled_from(["", "a"]), max_size=3),
-                        "headerMap": st.fixed_dictionaries(
-                            {"headers": st.lists(st.fixed_dictionaries({"key": KEYS, "rawValue": st.just("YQ==")}))}
-                        ),
-                        "path": st.sampled_from(["", "/a?b=c"]),
-                        "size": st.integers(-(2**63), 2**63 - 1).map(str),
-                        "rawBody": st.just("YQ=="),
-                    },
-                ),
-            },
-        ),
-        "contextExtensions": st.dictionaries(KEYS, TEXT, max_size=2),
-        "metadataContext": st.fixed_dictionaries(
-            {"filterMetadata": st.dictionaries(KEYS, STRUCTS, max_size=2)},
-        ),
-        "tlsSession": st.fixed_dictionaries({}, optional={"sni": TEXT}),
-    },
-)
-
-
-def paths_of(descriptor: Any, depth: int = 6) -> st.SearchStrategy[tuple[str, ...]]:
-    """Paths into the JSON of a message, past its leaves too."""
-    steps = [field.json_name for field in descriptor.fields] or ["nothing"]
-    nested = {field.json_name: field.message_type for field in descriptor.fields if field.message_type is not None}
-
-    def below(name: str) -> st.SearchStrategy[tuple[str, ...]]:
-        rest = paths_of(nested[name], depth - 1) if name in nested and depth else st.just(())
-        return (st.just(()) | st.tuples(KEYS) | rest).map(lambda path: (name, *path))
-
-    return st.sampled_from(steps).flatmap(below)
-
-
-@given(
-    attributes=ATTRIBUTES,
-    paths=st.lists(paths_of(AttributeContext.DESCRIPTOR).map(lambda path: ("attributes", *path)), max_size=5),
-)
-def test_what_is_left_out_is_nothing_that_the_policy_reads(
-    attributes: dict[str, Any], paths: list[tuple[str, ...]]
-) -> None:
-    """Only the projected part of a request is converted: for the policy it is as if all of it were."""
-    documents = []
-    for read in ([()], paths):
-        decisions, method = service(ALLOW, paths=read)
-        method.answer(Metadata(), message(attributes))
-        documents.append(decisions.requests[-1].document)
-    whole, part = documents
-    projection = Projection(paths)
-    assert projection.values(part) == projection.values(whole)

@@ -18,6 +18,9 @@ _METADATA: Final = ("metadataContext", "routeMetadataContext")
 # Envoy takes this header from the client's request away and sets it where it sends a body.
 _PARTIAL: Final = "x-envoy-auth-partial-body"
 
+# Characters of a header that every audit event keeps; a client may send as many as Envoy lets it.
+_RECORDED: Final = 512
+
 
 class Input(Struct, frozen=True):
     """What a request says."""
@@ -52,8 +55,8 @@ class InputReader:
         principal = source.principal
         if principal:
             document["source_principal"] = principal
-        origin = Origin(source.address.socket_address.address, headers.get("user-agent", ""), principal)
-        return Input(document, origin, headers.get("x-request-id", "") or http.id)
+        origin = Origin(source.address.socket_address.address, headers.get("user-agent", "")[:_RECORDED], principal)
+        return Input(document, origin, headers.get("x-request-id", "")[:_RECORDED] or http.id)
 
     def _body(self, http: AttributeContext.HttpRequest, headers: Mapping[str, str]) -> tuple[Json, bool]:
         content = http.body.encode() or http.raw_body
