@@ -8,13 +8,21 @@ package sark.a2a
 # METADATA
 # title: May the source agent do this to the target agent?
 # description: allow, reason, cache_ttl, and deny, a list of all that speaks against it.
-decision := {"allow": true, "reason": "nothing speaks against it", "cache_ttl": action.cache_ttl, "deny": deny} if {
+decision := {"allow": true, "reason": "nothing speaks against it", "cache_ttl": action.cache_ttl, "deny": []} if {
 	count(deny) == 0
 }
 
-else := {"allow": false, "reason": concat("; ", deny), "cache_ttl": action.cache_ttl, "deny": deny} if action
+else := refused(sort(deny), action.cache_ttl) if action
 
-else := {"allow": false, "reason": concat("; ", deny), "cache_ttl": 0, "deny": deny}
+else := refused(sort(deny), 0)
+
+# Sorted, because compiled to WebAssembly a set has no order.
+refused(reasons, cache_ttl) := {
+	"allow": false,
+	"reason": concat("; ", reasons),
+	"cache_ttl": cache_ttl,
+	"deny": reasons,
+}
 
 action := data.catalog.agents.actions[input.action]
 

@@ -29,14 +29,14 @@ with_changes(over) := object.union(base, over)
 without(paths) := json.remove(base, paths)
 
 # All that speaks against it, where anything does.
-against(document) := answer.deny if {
+against(document) := {reason | some reason in answer.deny} if {
 	answer := ask(document)
 	answer.allow == false
 	answer.reason == concat("; ", answer.deny)
 }
 
 test_allowed if {
-	ask(base) == {"allow": true, "reason": "nothing speaks against it", "cache_ttl": 5, "deny": set()}
+	ask(base) == {"allow": true, "reason": "nothing speaks against it", "cache_ttl": 5, "deny": []}
 }
 
 test_unknown_action if {
