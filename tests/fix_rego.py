@@ -35,7 +35,8 @@ def rego_oracle(opa: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
             )
         for number, (name, values) in enumerate(calls):
             if _has_set(values):
-                terms = ", ".join(dumps(operand).decode() for operand in values)
+                # A value out of object.get has any type.
+                terms = ", ".join(f'object.get({{"x": {dumps(operand).decode()}}}, "x", 0)' for operand in values)
                 parts.append(f"[[{number}, x] | x := {name}({terms})]")
         rules = "\n".join(f"results[{at}] := {part}" for at, part in enumerate(parts))
         (folder / "oracle.rego").write_text(f"package oracle\n\n{rules}\n")
@@ -46,7 +47,7 @@ def rego_oracle(opa: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
             capture_output=True,
             text=True,
         )
-        assert run.returncode == 0, run.stdout + run.stderr
+        assert run.returncode == 0, (run.stdout + run.stderr)[:2000]
         parts = json.loads(run.stdout)["result"][0]["expressions"][0]["value"]
         results = {number: result for part in parts.values() for number, result in part}
         return [results.get(number, UNDEFINED) for number in range(len(calls))]
@@ -62,6 +63,26 @@ def call_builtin(name: str, operands: list[Any], context: Context | None = None)
         return result if result is UNDEFINED else as_json(loads(dumps(result)))
     except (BuiltinError, TermError):
         return UNDEFINED
+
+
+def differences(oracle: Oracle, calls: Sequence[Call]) -> list[tuple[Call, Any, Any]]:
+    """The calls of which this package and OPA return something else, with what each returns."""
+    expected = oracle(calls)
+    # A table of calls that OPA refuses altogether would compare nothing.
+    assert any(result is not UNDEFINED for result in expected)
+    found = [(call, call_builtin(*call), theirs) for call, theirs in zip(calls, expected, strict=True)]
+    return [(call, mine, theirs) for call, mine, theirs in found if _typed(mine) != _typed(theirs)]
+
+
+def _typed(value: Any) -> Any:
+    """Equal only to what Rego calls equal: 1 is 1.0, and not true."""
+    if isinstance(value, bool):
+        return ("boolean", value)
+    if isinstance(value, list):
+        return [_typed(element) for element in value]
+    if isinstance(value, dict):
+        return {key: _typed(below) for key, below in value.items()}
+    return value
 
 
 def as_json(value: Any) -> Any:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sark_pdp.engine.wasm.builtins import UNDEFINED, Context, resolve
 from sark_pdp.engine.wasm.terms import RegoObject, RegoSet
-from tests.fix_rego import Oracle, call_builtin
+from tests.fix_rego import Call, Oracle, call_builtin, differences
 
 BIG = 123456789012345678901234567890
 VALUES: list[Any] = [
@@ -81,7 +81,7 @@ TEMPLATES: list[tuple[Any, Any]] = [
     (5, [1]),
 ]
 
-CASES = [
+CASES: list[Call] = [
     *(("sprintf", [template, arguments]) for template, arguments in TEMPLATES),
     *(
         ("sprintf", [f"<%{flags}{size}{verb}>", [value]])
@@ -93,14 +93,7 @@ CASES = [
 
 
 def test_every_verb_with_every_flag_is_written_as_opa_writes_it(rego_oracle: Oracle) -> None:
-    expected = rego_oracle(CASES)
-    actual = [call_builtin(name, operands) for name, operands in CASES]
-    wrong = [
-        (operands, mine, theirs)
-        for (_, operands), mine, theirs in zip(CASES, actual, expected, strict=True)
-        if mine != theirs
-    ]
-    assert wrong == []
+    assert differences(rego_oracle, CASES) == []
 
 
 @given(st.lists(st.text() | st.integers(-(2**63), 2**63 - 1)))

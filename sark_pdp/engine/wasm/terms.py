@@ -105,17 +105,15 @@ def loads(text: bytes) -> Json:
 def dumps(value: Json) -> bytes:
     """The text of a value for `opa_value_parse`. Raises TermError."""
     try:
-        return msgspec.json.encode(value)
-    except TypeError:
-        pass
-    except (RecursionError, UnicodeEncodeError) as problem:
+        try:
+            return msgspec.json.encode(value)
+        except TypeError:
+            # There are sets in it, or keys that are no strings.
+            parts: list[bytes] = []
+            _write(value, parts.append)
+            return b"".join(parts)
+    except (TypeError, RecursionError, UnicodeEncodeError) as problem:
         raise TermError(f"the result of a built-in cannot be written: {problem}") from None
-    try:
-        parts: list[bytes] = []
-        _write(value, parts.append)
-    except (RecursionError, UnicodeEncodeError) as problem:
-        raise TermError(f"the result of a built-in cannot be written: {problem}") from None
-    return b"".join(parts)
 
 
 def sort_key(value: Json) -> SortKey:

@@ -36,7 +36,12 @@ _REFUSED: Final = {
     "opa.runtime": "the process's environment has no place on a sidecar's hot path; load what it asks for as data",
 }
 
-_MODULES: Final = frozenset({"strings", "time"})
+_MODULES: Final = frozenset({
+    "base64url", "crypto", "glob", "hex", "json", "net", "numbers", "object", "rand", "regex", "semver", "strings",
+    "time", "units", "urlquery", "uuid",
+})  # fmt: skip
+"""Those in this package, each of the name of its namespace."""
+
 _BARE: Final = {"sprintf": "strings", "indexof_n": "strings"}
 """The module of built-ins that have no namespace."""
 

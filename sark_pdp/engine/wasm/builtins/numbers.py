@@ -1,0 +1,24 @@
+"""`numbers.range_step`."""
+
+from typing import Final
+
+from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, integer
+from sark_pdp.model import Json
+
+MAX_RANGE: Final = 100_000
+"""Numbers that one call lists."""
+
+
+def load() -> dict[str, Builtin]:
+    """The built-ins of this module."""
+    return {"numbers.range_step": _range_step}
+
+
+def _range_step(_: Context, start: Json, end: Json, step: Json) -> list[int]:
+    start, end, step = integer(start), integer(end), integer(step)
+    if step <= 0:
+        raise BuiltinError("numbers.range_step: the step must be a positive integer")
+    numbers = range(start, end + 1, step) if start <= end else range(start, end - 1, -step)
+    if len(numbers) > MAX_RANGE:
+        raise BuiltinError(f"numbers.range_step: a range may have {MAX_RANGE} numbers")
+    return list(numbers)
