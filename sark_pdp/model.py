@@ -93,8 +93,8 @@ class Request(Struct, frozen=True):
     max_age: Seconds | None = None
     """No answer older than this; zero bypasses every cache; None sets no bound."""
     origin: Origin = Origin()
-    projected: list[Json] | None = None
-    """`entrypoint.projection.values(document)`, where a layer above has taken it already."""
+    projected: Document | None = None
+    """`entrypoint.projection.project(document)`, where a layer above has taken it already."""
 
 
 class Verdict(Struct, frozen=True):
@@ -122,8 +122,8 @@ class Decision(Struct, frozen=True):
     id: DecisionId
     verdict: Verdict
     tier: Tier
-    projected: list[Json]
-    """What the policy was given, as `entrypoint.projection.values` returns it."""
+    projected: Document
+    """What the policy was given as its input."""
     age: Seconds = Seconds(0.0)
     """Since the evaluation began."""
     reusable: Seconds = Seconds(0.0)

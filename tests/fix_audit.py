@@ -83,7 +83,7 @@ def a_request(document: Any, paths: tuple[Path, ...] = ((),), origin: Origin = N
 
 
 def a_decision(request: Request, outcome: Outcome = Outcome.ALLOW, reason: str = "because") -> Decision:
-    projected = request.entrypoint.projection.values(request.document)
+    projected = request.entrypoint.projection.project(request.document)
     return Decision(new_id(), Verdict(outcome, reason), Tier.L1, projected, Seconds(1.5))
 
 

@@ -74,7 +74,7 @@ class Decisions:
         self.requests.append(request)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return Decision(DECISION_ID, self.answer, Tier.L1, request.entrypoint.projection.values(request.document))
+        return Decision(DECISION_ID, self.answer, Tier.L1, request.entrypoint.projection.project(request.document))
 
     def decide_nowait(self, request: Request) -> Decision | None:
         """As `Decider`."""

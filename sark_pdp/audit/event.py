@@ -172,7 +172,7 @@ def _details(request: Request, decision: Decision, subjects: Subjects, latency_n
         details["action"] = subjects.action
     if request.origin.identity:
         details["peer"] = request.origin.identity
-    details["input"] = request.entrypoint.projection.document(decision.projected)
+    details["input"] = decision.projected
     return details
 
 
@@ -189,7 +189,7 @@ def _filtered(record: FilterRecord, subjects: Subjects) -> tuple[str, dict[str, 
     common: Document = {}
     outcomes = set()
     for request, decision in zip(record.requests, record.decisions, strict=False):
-        common = request.entrypoint.projection.document(decision.projected)
+        common = decision.projected
         resources.append(common.get(field))
         name = _name(request.document.get(field), len(resources) - 1)
         outcome = decision.verdict.outcome

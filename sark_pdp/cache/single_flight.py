@@ -48,5 +48,6 @@ class SingleFlight:
             return flight.result(timeout if timeout < threading.TIMEOUT_MAX else None)
         except TimeoutError as error:
             if flight.done():
-                raise
+                # At the last moment, or with a TimeoutError of its own.
+                return flight.result()
             raise DeadlineExceededError("the deadline passed while the policy was evaluated") from error

@@ -8,7 +8,7 @@ from uuid_utils import uuid7
 from sark_pdp.cache.key import key_of
 from sark_pdp.cache.single_flight import SingleFlight
 from sark_pdp.interfaces import CacheEntry, Decider, DecisionStore, StoreStatistics
-from sark_pdp.model import Decision, DecisionId, Json, Outcome, Request, Seconds, Tier, Verdict
+from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier, Verdict
 from sark_pdp.observability.instruments import Counter
 
 
@@ -25,13 +25,13 @@ class CachedDecider:
 
     def decide(self, request: Request) -> Decision:
         """From the store, else from the next decider, once for all who ask the same at the same time."""
-        values = request.entrypoint.projection.values(request.document)
-        key = key_of(request.entrypoint.fingerprint, values)
-        known = self._known(key, values, request.max_age)
+        projected = request.entrypoint.projection.project(request.document)
+        key = key_of(request.entrypoint.fingerprint, projected)
+        known = self._known(key, projected, request.max_age)
         if known is not None:
             return known
         self._misses.inc()
-        asked = replace(request, projected=values)
+        asked = replace(request, projected=projected)
         if request.max_age is not None:
             # An evaluation that another caller began may already be older than this one accepts.
             return self._evaluate(key, asked)
@@ -40,15 +40,15 @@ class CachedDecider:
 
     def decide_nowait(self, request: Request) -> Decision | None:
         """From the store alone."""
-        values = request.entrypoint.projection.values(request.document)
-        return self._known(key_of(request.entrypoint.fingerprint, values), values, request.max_age)
+        projected = request.entrypoint.projection.project(request.document)
+        return self._known(key_of(request.entrypoint.fingerprint, projected), projected, request.max_age)
 
     def statistics(self) -> StoreStatistics:
         """Now."""
         store = self._store
         return StoreStatistics("l1", len(store), store.capacity, self._hits.value, self._misses.value)
 
-    def _known(self, key: bytes, values: list[Json], max_age: Seconds | None) -> Decision | None:
+    def _known(self, key: bytes, projected: Document, max_age: Seconds | None) -> Decision | None:
         if max_age is not None and max_age <= 0:
             return None
         entry = self._store.get(key)
@@ -60,7 +60,7 @@ class CachedDecider:
         if left <= 0 or (max_age is not None and age > max_age):
             return None
         self._hits.inc()
-        return Decision(DecisionId(str(uuid7())), entry.verdict, Tier.L1, values, Seconds(age), Seconds(left))
+        return Decision(DecisionId(str(uuid7())), entry.verdict, Tier.L1, projected, Seconds(age), Seconds(left))
 
     def _evaluate(self, key: bytes, request: Request) -> Decision:
         began = time.monotonic()

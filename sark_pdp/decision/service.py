@@ -57,7 +57,10 @@ class DecisionService:
         began = time.monotonic_ns()
         if not self._audit.accepts():
             return None
-        decision = self._next.decide_nowait(request)
+        try:
+            decision = self._next.decide_nowait(request)
+        except Exception:  # noqa: BLE001  # `decide` meets it again, and answers for it
+            return None
         return None if decision is None else self._recorded(request, decision, began)
 
     def filter(self, resource_field: str, requests: tuple[Request, ...]) -> tuple[Decision, ...]:
@@ -67,7 +70,7 @@ class DecisionService:
         decisions = tuple(replace(self._ask(request), id=event) for request in requests)
         record = FilterRecord(event, time.time_ns(), resource_field, requests, decisions, time.monotonic_ns() - began)
         if not self._audit.put_nowait(record) and not self._audit.accepts():
-            decisions = tuple(replace(decision, verdict=_NOT_RECORDED) for decision in decisions)
+            decisions = tuple(replace(self._failed(request, _NOT_RECORDED), id=event) for request in requests)
         for decision in decisions:
             self._observe(decision.verdict.outcome, decision.tier)
         return decisions
@@ -96,5 +99,5 @@ class DecisionService:
 
     @staticmethod
     def _failed(request: Request, verdict: Verdict) -> Decision:
-        projected = request.entrypoint.projection.values(request.document)
+        projected = request.entrypoint.projection.project(request.document)
         return Decision(DecisionId(str(uuid7())), verdict, Tier.EVALUATED, projected)

@@ -1,6 +1,5 @@
 """The innermost decider: gives the policy what it may read, and reads what it returned."""
 
-import json
 import time
 from collections.abc import Callable
 
@@ -8,7 +7,7 @@ import msgspec
 from uuid_utils import uuid7
 
 from sark_pdp.engine.result import verdict_of
-from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier
+from sark_pdp.model import Decision, DecisionId, Outcome, Request, Seconds, Tier
 
 ObserveEvaluation = Callable[[str, Outcome, Seconds], None]
 """Called with the entrypoint, the outcome and the time that an evaluation took."""
@@ -27,8 +26,8 @@ class Evaluator:
         entrypoint = request.entrypoint
         projected = request.projected
         if projected is None:
-            projected = entrypoint.projection.values(request.document)
-        input_json = _input_json(entrypoint.projection.document(projected))
+            projected = entrypoint.projection.project(request.document)
+        input_json = _encode(projected)
         outcome = Outcome.ERROR
         began = time.monotonic()
         try:
@@ -42,11 +41,3 @@ class Evaluator:
     def decide_nowait(self, _request: Request) -> Decision | None:
         """Nothing is known without an evaluation."""
         return None
-
-
-def _input_json(document: Document) -> bytes:
-    try:
-        return _encode(document)
-    except OverflowError:
-        # An integer beyond 64 bits.
-        return json.dumps(document, ensure_ascii=False).encode()

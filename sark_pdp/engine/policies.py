@@ -100,7 +100,7 @@ def load(bundle: Bundle, runtime: Runtime) -> LoadedPolicies:
     for module in bundle.modules:
         # A module gets the data that its entrypoints can read, and no more: memory is paid for each instance.
         needed = Projection(path for stated in module.entrypoints for path in stated.reads_data)
-        data = needed.document(needed.values(bundle.data))
+        data = needed.project(bundle.data)
         try:
             policy = WasmPolicy(runtime, module.wasm, _canonical(data))
             for stated in module.entrypoints:
@@ -115,7 +115,7 @@ def _fingerprint(module: Module, bundle: Bundle, stated: ModuleEntrypoint) -> by
     parts = (
         KEY_VERSION,
         module.digest.encode(),
-        _canonical(read.document(read.values(bundle.data))),
+        _canonical(read.project(bundle.data)),
         stated.name.encode(),
     )
     digest = sha256()

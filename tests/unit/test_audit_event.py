@@ -305,7 +305,7 @@ def test_the_input_of_an_event_is_what_the_policy_saw(paths: list[tuple[str, ...
     record = a_record(document, tuple(paths) or ((),))
     projection = record.request.entrypoint.projection
     seen = payload_of(record)["details"]["input"]
-    assert projection.values(seen) == record.decision.projected == projection.values(document)
+    assert projection.project(seen) == record.decision.projected == projection.project(document)
 
 
 def test_what_is_absent_from_the_input_is_absent_from_the_event() -> None:

@@ -104,4 +104,4 @@ def test_what_is_left_out_is_nothing_that_the_policy_reads(attributes: dict[str,
     leaves = [path for path in every if (*path, "below") in every]
     for paths in [some, leaves, *([path] for path in every)]:
         projection = Projection(paths)
-        assert projection.values(asked(attributes, paths)) == projection.values(whole)
+        assert projection.project(asked(attributes, paths)) == projection.project(whole)
