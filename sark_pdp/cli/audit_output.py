@@ -6,20 +6,23 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from sark_pdp.audit.event import Event
 from sark_pdp.audit.search import Counts
 from sark_pdp.audit.verify import Report, SourceReport
+from sark_pdp.model import Json
 
 _STYLES = {"allow": "green", "deny": "yellow", "undefined": "yellow", "error": "red"}
 _MOST_TOOLS = 10
-_CHAINS = {
-    "keyed": "keyed: proven",
-    "keyless": "keyless: no accident",
-    "unchecked": "needs its key",
-}
+_TIME_WIDTH = 19
+_COLUMNS = ("Time", "Event", "User", "Action", "Server", "Tool", "Policy", "Reason")
+_UNBROKEN = 2
+"""So many columns are never wrapped."""
+_WIDE = 100
+_LONGEST_DETAIL = 20
+_CHAINS = {"keyed": "keyed", "keyless": "keyless", "unchecked": "not checked"}
 _ENDS = {
     "stopped": "proven: stopped in order",
     "succeeded": "proven by its successor",
@@ -29,10 +32,15 @@ _ENDS = {
 
 def print_events(events: Iterable[Event]) -> None:
     """A table."""
-    table = _table("Time", "Event", "User", "Action", "Server", "Tool", "Policy", "Reason")
+    console = _console()
+    # A narrow terminal has no room for these; `tail` and `--json` show them.
+    left_out = {"Server", "Policy"} if console.width < _WIDE else set()
+    shown = [index for index, name in enumerate(_COLUMNS) if name not in left_out]
+    table = _table(*(Column(_COLUMNS[index], no_wrap=index < _UNBROKEN) for index in shown))
     for event in events:
-        table.add_row(*_cells(event))
-    _console().print(table)
+        cells = _cells(event)
+        table.add_row(*(cells[index] for index in shown))
+    console.print(table)
 
 
 def print_lines(events: Iterable[Event]) -> None:
@@ -73,8 +81,8 @@ def print_report(report: Report) -> None:
         table.add_row(
             _plain(source.source),
             f"{source.events:,}",
-            _plain(source.since),
-            _plain(source.until),
+            _plain(source.since[:_TIME_WIDTH].replace("T", " ")),
+            _plain(source.until[:_TIME_WIDTH].replace("T", " ")),
             _CHAINS[source.chain],
             _ENDS[source.end],
             f"{source.dropped:,}",
@@ -118,12 +126,12 @@ def _names(sources: list[SourceReport]) -> str:
 
 
 def _cells(event: Event) -> list[Text]:
+    """In the order of _COLUMNS."""
     kind = event.decision or event.event_type
     details = event.details
-    # What has no decision is of the process: its details are few.
-    reason = details.get("reason", "") if event.decision else json.dumps(details)
+    reason = details.get("reason", "") if event.decision else _summary(details)
     return [
-        Text(event.timestamp[:23].replace("T", " "), "dim"),
+        Text(event.timestamp[:_TIME_WIDTH].replace("T", " "), "dim"),
         Text(_plain(kind).plain, _STYLES.get(kind, "bold")),
         _plain(event.user_id or event.user_email or ""),
         _plain(str(details.get("action", ""))),
@@ -134,12 +142,20 @@ def _cells(event: Event) -> list[Text]:
     ]
 
 
+def _summary(details: dict[str, Json]) -> str:
+    """What an event without a decision says, as far as it is short; `--json` has all of it."""
+    texts = (
+        (key, value if type(value) is str else json.dumps(value)) for key, value in details.items() if value is not None
+    )
+    return ", ".join(f"{key} {text}" for key, text in texts if len(text) <= _LONGEST_DETAIL)
+
+
 def _plain(text: str) -> Text:
     """The text without what a terminal would act upon: control, direction and other invisible characters."""
     return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text), overflow="fold")
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: Column | str) -> Table:
     return Table(*columns, box=None, pad_edge=False, header_style="bold")
 
 
