@@ -68,6 +68,11 @@ format: .venv/.dev tools ## Rewrite code and policies in the project's style
 proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 	$(BIN)/python proto/generate.py
 
+.PHONY: bench
+bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machine (bench/README.md)
+	$(BIN)/python -m bench.grpc_check
+	$(BIN)/python -m bench.memory
+
 .PHONY: lock
 lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--upgrade-package NAME" for one, ARGS=--upgrade for all
 	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command make\ lock"
