@@ -6,11 +6,13 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 from uuid_utils import uuid7
 
 from sark_pdp.addresses import Address, UnixAddress
+from sark_pdp.audit.chain import read_key
 from sark_pdp.audit.queue import AuditQueue
 from sark_pdp.audit.spool import Spool
 from sark_pdp.cache.memory import MemoryStore
@@ -19,7 +21,7 @@ from sark_pdp.decision.service import DecisionService
 from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import BundleState, Policies
 from sark_pdp.engine.wasm.policy import Runtime
-from sark_pdp.errors import BundleError, StartError
+from sark_pdp.errors import BundleError
 from sark_pdp.interfaces import Decider, StoreStatistics
 from sark_pdp.model import DecisionId, LifecycleRecord, PolicyRevision
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
@@ -44,6 +46,13 @@ class SystemClock:
     def now_ns(self) -> int:
         """Nanoseconds since the epoch, UTC."""
         return time.time_ns()
+
+
+def _make_folder(folder: Path, setting: str) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"{setting}: the folder {folder} cannot be created: {error.strerror}") from error
 
 
 class App:
@@ -105,12 +114,7 @@ class App:
 
     def _audit_queue(self) -> AuditQueue:
         audit = self._settings.audit
-        key = None
-        if audit.chain_key_file is not None:
-            try:
-                key = audit.chain_key_file.read_bytes().strip()
-            except OSError as error:
-                raise StartError(f"audit.chain_key_file: {audit.chain_key_file}: {error.strerror}") from error
+        key = None if audit.chain_key_file is None else read_key(audit.chain_key_file)
         queue = AuditQueue(
             Spool(audit.spool_dir, audit.spool_max_bytes),
             audit.source_name or socket.gethostname(),
@@ -174,7 +178,7 @@ class App:
         ]
         address = settings.listen.admin
         if isinstance(address, UnixAddress):
-            address.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(address.path.parent, "listen.admin")
         reflected = {**administration, **reflection.methods((admin.SERVICE,))}
         admin_server = GrpcServer(reflected, _ADMIN_LIMITS, metrics, tls)
         self._running.callback(admin_server.stop, settings.shutdown.grace)
