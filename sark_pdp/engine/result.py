@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sark_pdp.errors import EvaluationError
 from sark_pdp.model import Json, Outcome, Seconds, Verdict
 
 _NOT_STRINGS: Final = "a path is a string of segments joined by '/', or an array of strings"
@@ -23,7 +24,11 @@ def verdict_of(result_json: bytes | None) -> Verdict:
     """
     if result_json is None:
         return Verdict(Outcome.UNDEFINED, "the policy does not decide on this input")
-    result = _decode(result_json)
+    try:
+        result = _decode(result_json)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # A policy can make text that is not UTF-8 (base64.decode) and numbers beyond all bounds.
+        raise EvaluationError("the policy returned a result that is not JSON") from error
     if result is True:
         return Verdict(Outcome.ALLOW, "allowed by the policy", result, result_json)
     if result is False:
@@ -92,4 +97,7 @@ def _seconds(result: dict[str, Json], field: str) -> Seconds | None:
         return None
     if type(stated) not in {int, float} or not stated >= 0:
         raise _UnusableError(f"{field} is not a number of seconds")
-    return Seconds(float(stated))
+    try:
+        return Seconds(float(stated))
+    except OverflowError:
+        raise _UnusableError(f"{field} is not a number of seconds") from None

@@ -23,6 +23,8 @@ ABI_MINOR: Final = 2
 _SLOTS: Final = ffi.VALUE_SLOTS
 _UNBOUNDED: Final = 1 << 62
 _SHORT: Final = 512
+_NO_MEMORY: Final = "opa_malloc: failed"
+"""What OPA's allocator aborts with where the memory cannot grow (wasm/src/malloc.c)."""
 
 
 class _Function:
@@ -130,28 +132,36 @@ class Instance:
         code = error.trap_code if isinstance(error, wasmtime.Trap) else None
         if code is wasmtime.TrapCode.INTERRUPT:
             return EvaluationError("the policy ran longer than limits.eval_timeout")
-        if code is wasmtime.TrapCode.UNREACHABLE:
-            return EvaluationError("the policy needs more memory than limits.wasm_memory")
         if code is wasmtime.TrapCode.STACK_OVERFLOW:
             return EvaluationError("the policy recurses too deeply")
         return EvaluationError("the policy trapped" + (f" ({code.name.lower()})" if code is not None else ""))
 
     def _instantiate(self, module: wasmtime.Module) -> Any:
         imports: list[Any] = []
+        memory: wasmtime.Memory | None = None
         for wanted in module.imports:
             if isinstance(wanted.type, wasmtime.MemoryType):
                 # The compiler states the minimum; a fixed one is too small for modules with inlined data.
-                memory = wasmtime.Memory(self._store, wanted.type)
+                memory = self._new_memory(wanted.type)
                 imports.append(memory)
             elif wanted.name == "opa_abort":
                 imports.append(self._host_function(1, 0, self._abort))
             elif isinstance(wanted.type, wasmtime.FuncType):
                 imports.append(self._host_function(len(wanted.type.params), 1, self._call_builtin))
+        if memory is None:
+            raise BundleError("the module is not one of OPA's compiler: it imports no memory")
         self._memory = memory
         self._memory_pointer = ffi.memory_pointer(memory)
         self._base: int = ffi.memory_data(self.context, self._memory_pointer)
         self._measure()
         return wasmtime.Instance(self._store, module, imports).exports(self._store)
+
+    def _new_memory(self, kind: wasmtime.MemoryType) -> wasmtime.Memory:
+        try:
+            return wasmtime.Memory(self._store, kind)
+        except wasmtime.WasmtimeError as error:
+            size = kind.limits.min * PAGE
+            raise BundleError(f"the module itself takes {size} bytes, more than limits.wasm_memory") from error
 
     def _host_function(self, parameters: int, results: int, callback: Callable[..., int]) -> wasmtime.Func:
         function, raw = ffi.define_function(self._store, parameters, results, callback)
@@ -159,7 +169,11 @@ class Instance:
         return function
 
     def _function(self, exports: Any, name: str, arity: int) -> _Function:
-        return _Function(self, exports[name], arity)
+        function = exports[name]
+        # Calls are not checked: with another type they would read and write past their arguments.
+        if not isinstance(function, wasmtime.Func) or not _has_type(function.type(self._store), arity):
+            raise BundleError(f"the module is not one of OPA's compiler: {name} is not the function that it should be")
+        return _Function(self, function, arity)
 
     def _require_abi(self, exports: Any) -> None:
         major = exports["opa_wasm_abi_version"].value(self._store)
@@ -207,7 +221,14 @@ class Instance:
         return msgspec.json.decode(self._read(self._dump_json(value)))
 
     def _abort(self, _environment: Any, _caller: Any, values: Any, _length: int) -> int:
-        self._problem = f"the policy aborted: {self._read(values[0] & 0xFFFFFFFF).decode(errors='replace')}"
+        try:
+            message = self._read(values[0] & 0xFFFFFFFF).decode(errors="replace")
+        except EvaluationError as error:
+            message = str(error)
+        if message == _NO_MEMORY:
+            self._problem = "the policy needs more memory than limits.wasm_memory"
+        else:
+            self._problem = f"the policy aborted: {message}"
         return ffi.new_trap(self._problem)
 
     def _call_builtin(self, _environment: Any, _caller: Any, values: Any, length: int) -> int:
@@ -223,8 +244,12 @@ class Instance:
         except (BuiltinError, terms.TermError):
             # Undefined, as in OPA without strict errors.
             values[0] = 0
+        except EvaluationError as error:
+            # The module itself failed while it gave the operands or took the result.
+            self._problem = str(error)
+            return ffi.new_trap(self._problem)
         except BaseException as error:  # noqa: BLE001
-            self._problem = self._problem or f"a built-in failed: {type(error).__name__}"
+            self._problem = f"a built-in failed: {type(error).__name__}"
             return ffi.new_trap(self._problem)
         return 0
 
@@ -232,3 +257,8 @@ class Instance:
         address = self._malloc(len(text))
         self._write(address, text)
         return self._parse(address, len(text))
+
+
+def _has_type(kind: wasmtime.FuncType, arity: int) -> bool:
+    i32 = wasmtime.ValType.i32()
+    return [*kind.params] == [i32] * arity and [*kind.results] == [i32]

@@ -108,7 +108,11 @@ def _main(file: Path) -> int:
     except BundleError:
         return _NOT_WASM
     part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(module.serialize())
+    with part.open("wb") as opened:
+        opened.write(module.serialize())
+        # Else a power loss could leave the name with half of the code, which wasmtime might run.
+        opened.flush()
+        os.fsync(opened.fileno())
     part.replace(file)
     return 0
 

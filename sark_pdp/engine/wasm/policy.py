@@ -17,6 +17,8 @@ from sark_pdp.model import Seconds
 
 _RESULT: Final = b'[{"result":'
 _NO_LIMIT: Final = 1 << 32
+_LARGE_INPUT: Final = 256 * 1024
+"""Bytes. Evaluating as many takes several times as long as making an instance."""
 
 
 def required_builtins(wasm: bytes) -> frozenset[str]:
@@ -39,8 +41,8 @@ class Runtime:
         self.memory_limit = memory_limit
         self.engine = configured_engine()
         self.modules = Modules(self.engine, compiled_folder)
-        self.ticker = Ticker(self.engine, Seconds(min(max(eval_timeout / 10, 0.001), 0.01)))
-        self.ticks = ctypes.c_uint64(self.ticker.ticks(eval_timeout))
+        self.ticker = Ticker(self.engine, eval_timeout)
+        self.ticks = ctypes.c_uint64(self.ticker.ticks)
         self._clock = clock
         self._random = random.SystemRandom()
 
@@ -98,12 +100,20 @@ class WasmPolicy:
             # Its heap is in an unknown state.
             instance.close()
             raise
-        self._idle.append(instance)
+        if len(input_json) > _LARGE_INPUT:
+            # WebAssembly memory never shrinks: kept, it would hold what such an input needed until the process ends.
+            instance.close()
+        else:
+            self._idle.append(instance)
         if raw.startswith(_RESULT):
             return raw[len(_RESULT) : -2]
         return None
 
     def _new_instance(self) -> Instance:
         instance = Instance(self._runtime.engine, self._module, self._runtime.memory_limit)
-        instance.load(self._resolved, self._runtime.new_context, self._data_json)
+        try:
+            instance.load(self._resolved, self._runtime.new_context, self._data_json)
+        except EvaluationError:
+            instance.close()
+            raise
         return instance

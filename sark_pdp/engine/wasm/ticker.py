@@ -8,7 +8,9 @@ import wasmtime
 
 from sark_pdp.model import Seconds
 
-_TICKS_BEFORE_PARKING: Final = 64
+_LEAST_TICKS_BEFORE_PARKING: Final = 64
+_SHORTEST_TICK: Final = 0.001
+_LONGEST_TICK: Final = 0.01
 
 
 class Ticker:
@@ -17,9 +19,11 @@ class Ticker:
     `_wanted` is set by evaluating threads and cleared by the ticker alone.
     """
 
-    def __init__(self, engine: wasmtime.Engine, tick: Seconds) -> None:
-        self.tick = tick
+    def __init__(self, engine: wasmtime.Engine, timeout: Seconds) -> None:
         self._engine = engine
+        self._tick = min(max(timeout / 10, _SHORTEST_TICK), _LONGEST_TICK)
+        self.ticks = int(timeout / self._tick) + 2
+        """After so many `timeout` has passed for certain, and at most two more ticks."""
         self._wanted = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="epoch", daemon=True)
@@ -30,10 +34,6 @@ class Ticker:
         if not self._wanted.is_set():
             self._wanted.set()
 
-    def ticks(self, timeout: Seconds) -> int:
-        """The number of ticks after which `timeout` has passed for certain, and at most two more ticks."""
-        return int(timeout / self.tick) + 2
-
     def close(self) -> None:
         """Ends the thread."""
         self._closed = True
@@ -41,13 +41,14 @@ class Ticker:
         self._thread.join()
 
     def _run(self) -> None:
+        # An evaluation wants the epoch once, when it begins: either the event is still set, and a round that outlasts
+        # its deadline is about to begin, or it is set again during a round and a whole one follows.
+        ticks = max(self.ticks, _LEAST_TICKS_BEFORE_PARKING)
         while True:
             self._wanted.wait()
-            # An evaluation wants the epoch once, when it begins: what is left of the ticks below outlasts its deadline,
-            # which is ten ticks and two (policy.py), or the event is set again and a whole round follows.
             self._wanted.clear()
-            for _ in range(_TICKS_BEFORE_PARKING):
+            for _ in range(ticks):
                 if self._closed:
                     return
-                time.sleep(self.tick)
+                time.sleep(self._tick)
                 self._engine.increment_epoch()

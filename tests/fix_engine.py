@@ -1,0 +1,169 @@
+"""Small policies compiled with the real OPA, and what it takes to ask them without a server."""
+
+import io
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import pytest
+
+from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint
+from sark_pdp.engine.manifest import EVERYTHING
+from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
+from sark_pdp.model import Document, Entrypoint, Request, Seconds
+from sark_pdp.projection import Path as JsonPath
+
+MEBI = 1 << 20
+TIMEOUT = Seconds(0.1)
+
+GENERAL = """package t
+
+import data.live
+
+yes := input.user.id == "alice"
+
+no := input.user.id == "nobody"
+
+answer := {"allow": true, "reason": concat(" ", ["hello", input.name])}
+
+nothing if input.user.id == "nobody"
+
+conflict := 1 if input.left
+
+conflict := 2 if input.right
+
+# Looks at the fourth power of the number of elements, and keeps nothing.
+loop if {
+	some i in input.many
+	some j in input.many
+	some k in input.many
+	some l in input.many
+	i == "a"
+	j == "a"
+	k == "a"
+	l == "b"
+}
+
+# Allocates in strides of the size of its input.
+hoard := concat("", [row | some _ in input.many; some _ in input.many; some _ in input.many; row := upper(input.text)])
+
+size := count(input.many)
+
+whole := input
+
+role := live.roles[input.role]
+
+all_data := data.live
+
+text := base64.decode(input.text)
+"""
+GENERAL_ENTRYPOINTS = (
+    *("t/yes", "t/no", "t/answer", "t/nothing", "t/conflict", "t/loop", "t/hoard", "t/size", "t/whole", "t/role"),
+    *("t/all_data", "t/text"),
+)
+
+Compile: TypeAlias = Callable[[str, Sequence[str]], bytes]
+LoadPolicy: TypeAlias = Callable[..., WasmPolicy]
+
+
+class StillClock:
+    """The time that policies see: what the test says, and where it says nothing, the machine's."""
+
+    def __init__(self, time_ns: int | None = None) -> None:
+        self.time_ns = time_ns
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch, UTC."""
+        return time.time_ns() if self.time_ns is None else self.time_ns
+
+
+@pytest.fixture(scope="session")
+def compile_rego(opa: Path, tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """Compiles one file of Rego for some entrypoints; remembers what it has compiled."""
+    known: dict[tuple[str, tuple[str, ...]], bytes] = {}
+
+    def compile_(source: str, entrypoints: Sequence[str]) -> bytes:
+        key = (source, tuple(entrypoints))
+        if key not in known:
+            folder = tmp_path_factory.mktemp("rego")
+            (folder / "policy.rego").write_text(source)
+            options = [f"--entrypoint={name}" for name in entrypoints]
+            command = [opa, "build", "--target=wasm", *options, "--output=bundle.tar.gz", "policy.rego"]
+            run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            assert run.returncode == 0, run.stdout + run.stderr
+            with tarfile.open(folder / "bundle.tar.gz") as archive:
+                member = archive.extractfile("/policy.wasm")
+                assert member is not None
+                known[key] = member.read()
+        return known[key]
+
+    return compile_
+
+
+@pytest.fixture(scope="session")
+def general_wasm(compile_rego: Compile) -> bytes:
+    """GENERAL, which needs no built-in of the host."""
+    return compile_rego(GENERAL, GENERAL_ENTRYPOINTS)
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """One of the test's own: short evaluations, 32 MiB."""
+    made = Runtime(eval_timeout=TIMEOUT, memory_limit=32 * MEBI, clock=StillClock())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def patient_runtime() -> Iterator[Runtime]:
+    """Gives evaluations all the time that a busy machine needs."""
+    made = Runtime(eval_timeout=Seconds(60.0), memory_limit=64 * MEBI, clock=StillClock())
+    yield made
+    made.close()
+
+
+def ask(policy: WasmPolicy, entrypoint: str, document: Any) -> Any:
+    """What the entrypoint returns, decoded; None where it is undefined."""
+    raw = policy.evaluate(policy.entrypoint(entrypoint), msgspec.json.encode(document))
+    return None if raw is None else msgspec.json.decode(raw)
+
+
+def a_bundle(
+    wasm: bytes,
+    reads: Mapping[str, tuple[Sequence[JsonPath], Sequence[JsonPath]]],
+    data: Document | None = None,
+    revision: str = "r1",
+) -> Bundle:
+    """A bundle of one module; `reads` are the paths of input and data by entrypoint."""
+    entrypoints = tuple(
+        ModuleEntrypoint(name, tuple(input_paths), tuple(data_paths))
+        for name, (input_paths, data_paths) in reads.items()
+    )
+    module = Module("policy.wasm", wasm, sha256(wasm).hexdigest(), entrypoints)
+    return Bundle(revision, "d" * 64, ("",), (module,), data or {}, len(wasm))
+
+
+def reads_everything(*names: str) -> dict[str, tuple[Sequence[JsonPath], Sequence[JsonPath]]]:
+    """What a bundle without `metadata.sark` says of its entrypoints."""
+    return dict.fromkeys(names, (EVERYTHING, EVERYTHING))
+
+
+def a_question(entrypoint: Entrypoint, document: Document, **fields: Any) -> Request:
+    """A request with an id of no meaning."""
+    return Request(entrypoint, document, "request-1", **fields)
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A gzipped tar archive of these files."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as opened:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            opened.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
