@@ -21,7 +21,7 @@ from sark_pdp.decision.service import DecisionService
 from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import BundleState, Policies
 from sark_pdp.engine.wasm.policy import Runtime
-from sark_pdp.errors import BundleError
+from sark_pdp.errors import BundleError, StartError
 from sark_pdp.interfaces import Decider, StoreStatistics
 from sark_pdp.model import DecisionId, LifecycleRecord, PolicyRevision
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
@@ -102,10 +102,13 @@ class App:
         self._running.callback(runtime.close)
         policies = Policies(runtime)
         decider, stores = self._decider(metrics)
-        service = DecisionService(policies, decider, audit, metrics.decision)
+        answers = ext_authz.Answers()
+        reviewed = ext_authz.ReviewedDecider(decider, answers)
+        native_service = DecisionService(policies, decider, audit, metrics.decision)
+        envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
         self._start_probes(metrics, audit, stores)
         sources = admin.Sources(self.readiness, self._bundles, stores, audit.statistics)
-        self._start_servers(self._methods(service), admin.methods(sources), metrics)
+        self._start_servers(self._methods(native_service, envoy_service, answers), admin.methods(sources), metrics)
         self._activate(policies, metrics, audit)
         # What was built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -134,14 +137,15 @@ class App:
         cached = CachedDecider(evaluator, MemoryStore(l1.size), l1.ttl)
         return cached, lambda: [cached.statistics()]
 
-    def _methods(self, service: DecisionService) -> Methods:
+    def _methods(self, service: DecisionService, envoy_service: DecisionService, answers: ext_authz.Answers) -> Methods:
         settings, limits = self._settings, self._settings.limits
         questions = native.Questions(Documents(limits.max_input_bytes, limits.max_depth), settings.policy.entrypoint)
         services = (native.SERVICE, _EXT_AUTHZ)
         return {
             **native.methods(service, questions, limits.max_batch),
             ext_authz.CHECK: ext_authz.ExtAuthz(
-                service,
+                envoy_service,
+                answers,
                 settings.policy.ext_authz_entrypoint,
                 max_input_bytes=limits.max_input_bytes,
                 max_depth=limits.max_depth,

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from sark_pdp.errors import DeadlineExceededError, NotReadyError, OverloadedError
-from sark_pdp.transport.ext_authz import CHECK, ExtAuthz
+from sark_pdp.transport.ext_authz import CHECK, Answers, ExtAuthz
 from sark_pdp.transport.handler import Metadata
 from tests.fix_envoy import Envoy, Response, running_envoy
 from tests.fix_ext_authz import ALLOW, DENY, ENTRYPOINT, IDS, Decisions, returned
@@ -30,7 +30,7 @@ class DecisionPoint(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.decisions = Decisions(DENY)
-        self._method = ExtAuthz(self.decisions, ENTRYPOINT, max_input_bytes=2**20, max_depth=30)
+        self._method = ExtAuthz(self.decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30)
         self._server = grpc.server(ThreadPoolExecutor(2))
         self._server.add_generic_rpc_handlers((self,))
         self.port = self._server.add_insecure_port("127.0.0.1:0")

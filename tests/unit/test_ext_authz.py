@@ -21,9 +21,9 @@ from sark_pdp.errors import (
     RequestError,
     UnknownEntrypointError,
 )
-from sark_pdp.model import Deadline, Origin, Outcome, Verdict
+from sark_pdp.model import Deadline, Origin, Outcome, Request, Verdict
 from sark_pdp.projection import Path
-from sark_pdp.transport.ext_authz import ExtAuthz
+from sark_pdp.transport.ext_authz import Answers, ExtAuthz, ReviewedDecider
 from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status
 from tests.fix_ext_authz import ALLOW, DENY, ENTRYPOINT, IDS, Asked, Decisions, message, returned
 
@@ -41,7 +41,7 @@ def service(
     answer: Verdict | Exception, *, nowait: bool = True, paths: Iterable[Path] = ((),)
 ) -> tuple[Decisions, ExtAuthz]:
     decisions = Decisions(answer, nowait=nowait, paths=paths)
-    method = ExtAuthz(decisions, ENTRYPOINT, max_input_bytes=MAX_INPUT_BYTES, max_depth=MAX_DEPTH)
+    method = ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=MAX_INPUT_BYTES, max_depth=MAX_DEPTH)
     return decisions, method
 
 
@@ -92,6 +92,23 @@ def at(document: Any, path: str) -> Any:
 
 
 @pytest.mark.parametrize("case", cases("answers.yaml"))
+def test_what_is_recorded_is_what_envoy_is_told(case: dict[str, Any]) -> None:
+    """A result that Envoy could not carry out is an error before it is recorded; any other is left as it is."""
+    stated = case.get("verdict")
+    verdict = returned(case["result"]) if stated is None else Verdict(Outcome[stated["outcome"]], stated["reason"])
+    decisions = Decisions(verdict)
+    reviewed = ReviewedDecider(decisions, Answers())
+    request = Request(decisions.asked, {}, "r")
+    for decided in (reviewed.decide(request), reviewed.decide_nowait(request)):
+        assert decided is not None
+        if "unusable" in case:
+            assert decided.verdict.outcome is Outcome.ERROR
+            assert case["unusable"] in decided.verdict.reason
+        else:
+            assert decided.verdict == verdict
+
+
+@pytest.mark.parametrize("case", cases("answers.yaml"))
 def test_envoy_is_told_what_the_policy_returned(case: dict[str, Any]) -> None:
     """And nothing of it that Envoy could not carry out."""
     stated = case.get("verdict")
@@ -102,7 +119,8 @@ def test_envoy_is_told_what_the_policy_returned(case: dict[str, Any]) -> None:
         if "unusable" in case:
             status, text = denial(reply)
             assert status == 500
-            assert case["unusable"] in text
+            assert text == "the policy could not be evaluated"
+            assert case["unusable"] in response(reply).status.message
             assert response(reply).denied_response.headers == []
             continue
         answered = json_format.MessageToDict(response(reply))
@@ -133,14 +151,14 @@ def test_metadata_is_never_too_deep_for_the_reader_of_the_answer(depth: int) -> 
     if depth == 29:
         assert json_format.MessageToDict(check.dynamic_metadata) == {"top": nested, **IDS}
     else:
-        assert "dynamic_metadata is nested deeper" in check.denied_response.body
+        assert "dynamic_metadata is nested deeper" in check.status.message
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400)])
 def test_metadata_numbers_beyond_a_double_deny(number: int) -> None:
     """Protobuf has no other number."""
     _, method = service(verdict_of(b'{"allow": true, "dynamic_metadata": {"n": %d}}' % number))
-    assert "beyond the range" in denial(method.answer(Metadata(), b""))[1]
+    assert "beyond the range" in response(method.answer(Metadata(), b"")).status.message
 
 
 @pytest.mark.parametrize(
@@ -205,7 +223,7 @@ def test_what_may_wait_is_not_answered_at_once() -> None:
     assert method.answer_nowait(Metadata(), b"") is None
     _, method = service(ALLOW)
     assert method.answer_nowait(Metadata(), b"x" * (MAX_INPUT_BYTES + 1)) is None
-    large = ExtAuthz(decisions, ENTRYPOINT, max_input_bytes=2**20, max_depth=MAX_DEPTH)
+    large = ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=MAX_DEPTH)
     assert large.answer_nowait(Metadata(), message({"request": {"http": {"host": "x" * 16384}}})) is None
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sark_pdp.model import Document
 from sark_pdp.projection import Path, Projection
-from sark_pdp.transport.ext_authz import ExtAuthz
+from sark_pdp.transport.ext_authz import Answers, ExtAuthz
 from sark_pdp.transport.handler import Metadata
 from tests.fix_ext_authz import ALLOW, ENTRYPOINT, Decisions, message
 
@@ -90,7 +90,7 @@ def paths_into(value: Any, path: Path = ()) -> Iterator[Path]:
 def asked(attributes: dict[str, Any], paths: Iterable[Path]) -> Document:
     """The document that a policy with this projection is asked about."""
     decisions = Decisions(ALLOW, paths=paths)
-    ExtAuthz(decisions, ENTRYPOINT, max_input_bytes=2**20, max_depth=30).answer(Metadata(), message(attributes))
+    ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30).answer(Metadata(), message(attributes))
     return decisions.requests[-1].document
 
 

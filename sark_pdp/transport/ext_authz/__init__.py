@@ -5,6 +5,8 @@ Every answer is a gRPC OK, and whatever fails is a denial in it: Envoy may be to
 for an answer fails, but not when the answer denies.
 """
 
+from sark_pdp.transport.ext_authz.answers import Answers
 from sark_pdp.transport.ext_authz.method import CHECK, ExtAuthz
+from sark_pdp.transport.ext_authz.review import ReviewedDecider
 
-__all__ = ["CHECK", "ExtAuthz"]
+__all__ = ["CHECK", "Answers", "ExtAuthz", "ReviewedDecider"]

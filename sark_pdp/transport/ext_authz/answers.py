@@ -18,8 +18,9 @@ from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
 from google.rpc.status_pb2 import Status as RpcStatus
+from msgspec import Struct
 
-from sark_pdp.model import Decision, Json, Outcome, PolicyRevision
+from sark_pdp.model import Decision, Json, Outcome, PolicyRevision, Verdict
 from sark_pdp.transport.ext_authz import values
 from sark_pdp.transport.ext_authz.values import UnusableResultError
 from sark_pdp.transport.handler import Status
@@ -34,7 +35,14 @@ _LONG: Final = 4096
 _SET: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _ADD: Final = HeaderValueOption.HeaderAppendAction.APPEND_IF_EXISTS_OR_ADD
 
+_NOT_EVALUATED: Final = "the policy could not be evaluated"
+
 _decode: Final = msgspec.json.Decoder().decode
+
+
+class _Answer(Struct, frozen=True):
+    encoded: bytes
+    problem: str
 
 
 def _id_head(length: int) -> bytes:
@@ -58,39 +66,45 @@ class Answers:
 
     def encode(self, decision: Decision, revision: PolicyRevision) -> bytes:
         """A `CheckResponse` with the ids in its dynamic metadata, where they replace what the policy said of them."""
-        verdict = decision.verdict
-        encode = _encode if len(verdict.result_json) > _LONG else self._remembered
-        answer = encode(verdict.outcome, verdict.reason, verdict.result_json, revision)
+        answer = self._answer(decision.verdict, revision).encoded
         decision_id = decision.id.encode()
         if len(decision_id) != _ID_BYTES:
             raise ValueError(f"a decision's id has {len(decision_id)} bytes")
         # A field that comes twice in an encoded message is merged.
         return b"".join((answer, _ID_HEAD, decision_id))
 
+    def problem(self, verdict: Verdict, revision: PolicyRevision) -> str:
+        """Why Envoy could not carry out what the policy returned; empty where it can."""
+        return self._answer(verdict, revision).problem
 
-def _encode(outcome: Outcome, reason: str, result_json: bytes, revision: PolicyRevision) -> bytes:
-    response = decided(outcome, reason, _decode(result_json) if result_json else None)
+    def _answer(self, verdict: Verdict, revision: PolicyRevision) -> _Answer:
+        encode = _encode if len(verdict.result_json) > _LONG else self._remembered
+        return encode(verdict.outcome, verdict.reason, verdict.result_json, revision)
+
+
+def _encode(outcome: Outcome, reason: str, result_json: bytes, revision: PolicyRevision) -> _Answer:
+    problem = ""
+    try:
+        response = _decided(outcome, reason, _decode(result_json) if result_json else None)
+    except UnusableResultError as error:
+        problem = f"the policy returned an unusable result: {error}"
+        response = denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, _NOT_EVALUATED, problem)
     response.dynamic_metadata.fields["policy_revision"].string_value = revision
-    encoded: bytes = response.SerializeToString()
-    return encoded
+    return _Answer(response.SerializeToString(), problem)
 
 
-def decided(outcome: Outcome, reason: str, result: Json) -> CheckResponse:
-    """The answer to a decision."""
+def _decided(outcome: Outcome, reason: str, result: Json) -> CheckResponse:
+    if outcome is Outcome.ERROR:
+        # The reason is for the audit trail and for Envoy: it may tell more of the policy than a client should know.
+        return denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, _NOT_EVALUATED, reason)
     if type(result) is not dict:
         result = {}
-    try:
-        if outcome is Outcome.ALLOW:
-            response = CheckResponse(status=RpcStatus(code=Status.OK), ok_response=_allowed(result))
-        elif outcome is Outcome.ERROR:
-            # The reason is for the audit trail and for Envoy: it may tell more of the policy than a client should know.
-            return denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, "the policy could not be evaluated", reason)
-        else:
-            response = _denied(result, reason)
-        if "dynamic_metadata" in result:
-            response.dynamic_metadata.CopyFrom(values.metadata(result["dynamic_metadata"]))
-    except UnusableResultError as error:
-        return denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, f"the policy returned an unusable result: {error}")
+    if outcome is Outcome.ALLOW:
+        response = CheckResponse(status=RpcStatus(code=Status.OK), ok_response=_allowed(result))
+    else:
+        response = _denied(result, reason)
+    if "dynamic_metadata" in result:
+        response.dynamic_metadata.CopyFrom(values.metadata(result["dynamic_metadata"]))
     return response
 
 

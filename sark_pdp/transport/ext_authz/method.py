@@ -39,13 +39,15 @@ class ExtAuthz:
 
     kind = Kind.UNARY
 
-    def __init__(self, decisions: Decisions, entrypoint: str, *, max_input_bytes: int, max_depth: int) -> None:
+    def __init__(
+        self, decisions: Decisions, answers: Answers, entrypoint: str, *, max_input_bytes: int, max_depth: int
+    ) -> None:
         """`entrypoint` is asked every time; `max_depth` counts the objects and arrays of the input, itself included."""
         self._decisions = decisions
         self._entrypoint = entrypoint
         self._max_input_bytes = max_input_bytes
         self._max_depth = max_depth
-        self._answers = Answers()
+        self._answers = answers
         # Replaced with the policy revision, by whichever thread meets it first.
         self._reader: tuple[Entrypoint, InputReader] | None = None
 
