@@ -208,7 +208,8 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "bytes after the end": (lambda: gz()() + b"\1\2\3", "is damaged"),
     "a tar cut within a file": (lambda: gzip.compress(tar(("policy.wasm", WASM * 1000))[:2048]), "truncated within"),
     "a damaged header": (damaged_second_header, "damaged header after 1 files"),
-    "a negative size": (negative_size, "is damaged"),
+    # Some versions of tarfile see it themselves.
+    "a negative size": (negative_size, "damaged"),
     "no module": (files(policy_wasm=None), "no policy.wasm"),
     "no manifest": (files(manifest=None), "no .manifest"),
     "no files": (lambda: pack_archive({}), "no policy.wasm"),
