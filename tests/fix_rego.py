@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sark_pdp.engine.wasm.builtins import UNDEFINED, BuiltinError, Context, resolve
-from sark_pdp.engine.wasm.terms import RegoObject, RegoSet, TermError, dumps, loads
+from sark_pdp.engine.wasm.terms import dumps, loads
+from sark_pdp.engine.wasm.values import RegoObject, RegoSet, TermError
 
 Call = tuple[str, list[Any]]
 """A built-in and its operands."""

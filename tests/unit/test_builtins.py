@@ -1,4 +1,4 @@
-"""A bundle's built-ins are found by name before it is activated, or it is refused with the names of the missing ones."""
+"""A bundle's built-ins are found by name before it is activated, or it is refused with the names of those missing."""
 
 import json
 import subprocess

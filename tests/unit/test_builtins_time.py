@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sark_pdp.engine.wasm.builtins import UNDEFINED, Context
+from sark_pdp.errors import EvaluationError
 from tests.fix_rego import Call, Oracle, call_builtin, differences
 
 NOW = 1_700_000_000_123_456_789
@@ -141,6 +142,14 @@ def test_now_is_the_same_for_the_whole_evaluation() -> None:
     assert [call_builtin("time.now_ns", [], context) for _ in range(3)] == [NOW] * 3
 
 
-@pytest.mark.parametrize("layout", ["2" * 2000])
-def test_a_layout_of_thousands_of_elements_is_refused(layout: str) -> None:
-    assert call_builtin("time.format", [[0, "UTC", layout]]) is UNDEFINED
+@pytest.mark.parametrize(
+    ("name", "operands"),
+    [
+        ("time.format", [[0, "UTC", "2" * 2000]]),
+        ("time.parse_ns", ["2" * 2000, "1" * 2000]),
+        ("time.parse_duration_ns", ["1h" * 2000]),
+    ],
+)
+def test_an_operand_of_thousands_of_parts_fails_the_evaluation(name: str, operands: list[Any]) -> None:
+    with pytest.raises(EvaluationError, match="may have 1024 characters"):
+        call_builtin(name, operands)

@@ -5,14 +5,15 @@ JSON can hold becomes a plain Python one; the rest becomes RegoSet and RegoObjec
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from operator import itemgetter
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
-from sark_pdp.errors import SarkError
+from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet, TermError
 from sark_pdp.model import Json
+
+__all__ = ["LimitError", "RegoObject", "RegoSet", "TermError", "dumps", "go_string", "loads"]
 
 MAX_TEXT: Final = 4 * 1024 * 1024
 """Bytes of one value. Nothing can interrupt the host while it reads one."""
@@ -20,90 +21,29 @@ MAX_TEXT: Final = 4 * 1024 * 1024
 MAX_PARSED_TEXT: Final = 256 * 1024
 """Bytes of one value that plain JSON cannot hold: it is read at about 10 MB/s, JSON twenty times faster."""
 
-SortKey = tuple[object, ...]
-"""Compares as Rego orders values; equal for values that Rego calls equal; hashable."""
-
 _TOKEN: Final = re.compile(
     rb'[ \t\r\n]*(?:("(?:[^"\\\x00-\x1f]|\\.)*")|(-?[0-9][0-9.eE+-]*)'
     rb"|(set\([ \t\r\n]*\))|(null|true|false)|([\[\]{},:]))"
 )
-_STRING, _NUMBER, _EMPTY_SET, _WORD, _MARK = 1, 2, 3, 4, 5
+_STRING, _NUMBER, _EMPTY_SET, _WORD = 1, 2, 3, 4
 _STRAY_BYTES: Final = re.compile("[\udc80-\udcff]")
 _WORDS: Final = {b"null": None, b"true": True, b"false": False}
 
 
-class TermError(SarkError):
-    """A value cannot be read or written: too large, too deep, or not a Rego value."""
-
-
-class RegoSet:
-    """An immutable set, iterated in Rego's order; 1 and 1.0 are one element, 1 and true are two."""
-
-    __slots__ = ("elements", "key")
-
-    def __init__(self, elements: Iterable[Json] = ()) -> None:
-        unique: dict[SortKey, Json] = {}
-        for element in elements:
-            unique.setdefault(sort_key(element), element)
-        keyed = sorted(unique.items(), key=itemgetter(0))
-        self.elements: tuple[Json, ...] = tuple(element for _, element in keyed)
-        self.key: SortKey = (7, tuple(key for key, _ in keyed))
-
-    def __iter__(self) -> Iterator[Json]:
-        return iter(self.elements)
-
-    def __len__(self) -> int:
-        return len(self.elements)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RegoSet) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __repr__(self) -> str:
-        return f"RegoSet({list(self.elements)!r})"
-
-
-class RegoObject:
-    """An immutable object with at least one key that is no string; `items` are in Rego's order."""
-
-    __slots__ = ("items", "key")
-
-    def __init__(self, items: Iterable[tuple[Json, Json]]) -> None:
-        # The last one of equal keys counts, as in JSON.
-        last = {sort_key(key): (key, value) for key, value in items}
-        keyed = sorted(last.items(), key=itemgetter(0))
-        self.items: tuple[tuple[Json, Json], ...] = tuple(item for _, item in keyed)
-        self.key: SortKey = (6, tuple(part for key, item in keyed for part in (key, sort_key(item[1]))))
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RegoObject) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __repr__(self) -> str:
-        return f"RegoObject({list(self.items)!r})"
-
-
 def loads(text: bytes) -> Json:
-    """The value that `opa_value_dump` wrote. Raises TermError."""
+    """The value that `opa_value_dump` wrote. Raises TermError or LimitError."""
     if len(text) > MAX_TEXT:
-        raise TermError(f"a value of {len(text)} bytes is too large for a built-in; the limit is {MAX_TEXT}")
+        raise LimitError(f"a value of {len(text)} bytes is too large for a built-in; the limit is {MAX_TEXT}")
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _parsed(text)
     except RecursionError:
-        raise TermError("a value is nested too deeply for a built-in") from None
+        raise LimitError("a value is nested too deeply for a built-in") from None
 
 
 def dumps(value: Json) -> bytes:
-    """The text of a value for `opa_value_parse`. Raises TermError."""
+    """The text of a value for `opa_value_parse`. Raises TermError or LimitError."""
     try:
         try:
             return msgspec.json.encode(value)
@@ -112,44 +52,20 @@ def dumps(value: Json) -> bytes:
             parts: list[bytes] = []
             _write(value, parts.append)
             return b"".join(parts)
-    except (TypeError, RecursionError, UnicodeEncodeError) as problem:
+    except RecursionError:
+        raise LimitError("the result of a built-in is nested too deeply") from None
+    except (TypeError, UnicodeEncodeError) as problem:
         raise TermError(f"the result of a built-in cannot be written: {problem}") from None
-
-
-def sort_key(value: Json) -> SortKey:
-    """Orders values as Rego does: null, booleans, numbers, strings, arrays, objects, sets."""
-    kind = type(value)
-    if kind is str:
-        return (4, value)
-    if kind is int or kind is float:
-        return (3, value)
-    if kind is bool:
-        return (2, value)
-    if value is None:
-        return (1,)
-    if kind is list:
-        return (5, tuple([sort_key(element) for element in value]))
-    if kind is dict:
-        return (6, tuple([part for key in sorted(value) for part in ((4, key), sort_key(value[key]))]))
-    if kind is RegoSet or kind is RegoObject:
-        key: SortKey = value.key
-        return key
-    raise TermError(f"a {kind.__name__} is not a Rego value")
-
-
-def equal(left: Json, right: Json) -> bool:
-    """Rego's equality: 1 equals 1.0, and nothing equals a value of another type."""
-    return sort_key(left) == sort_key(right)
 
 
 def _parsed(text: bytes) -> Json:
     if len(text) > MAX_PARSED_TEXT:
-        raise TermError(f"a set of {len(text)} bytes is too large for a built-in; the limit is {MAX_PARSED_TEXT}")
+        raise LimitError(f"a set of {len(text)} bytes is too large for a built-in; the limit is {MAX_PARSED_TEXT}")
     try:
         parser = _Parser(text)
         value = parser.value()
     except RecursionError:
-        raise TermError("a value is nested too deeply for a built-in") from None
+        raise LimitError("a value is nested too deeply for a built-in") from None
     parser.end()
     return value
 
@@ -264,8 +180,10 @@ def go_string(raw: bytes) -> str:
 def _number(token: bytes) -> int | float:
     try:
         number: int | float = msgspec.json.decode(token, type=int | float)
-    except msgspec.MsgspecError as problem:
-        raise TermError(f"not a number that a built-in can take: {problem}") from None
+    except msgspec.ValidationError:
+        raise LimitError("a number is too large for a built-in") from None
+    except msgspec.DecodeError as problem:
+        raise TermError(f"not a number: {problem}") from None
     return number
 
 

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import BuiltinError
+from sark_pdp.engine.wasm.values import LimitError
 
 _UNITS: Final = {
     "ns": 1,
@@ -28,7 +29,9 @@ _LONGEST: Final = 1024
 
 def parse_duration(text: str) -> int:
     """Nanoseconds, within 64 bits."""
-    if not text or len(text) > _LONGEST:
+    if len(text) > _LONGEST:
+        raise LimitError(f"a duration may have {_LONGEST} characters, not {len(text)}")
+    if not text:
         raise _malformed(text)
     return _parse(_in_hours(text) if any(unit in text for unit in _HOURS) else text)
 

@@ -7,8 +7,8 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sark_pdp.engine.wasm.builtins.base import BuiltinError
 from sark_pdp.engine.wasm.builtins.goverbs import BARE, Argument, Spec, go_type, is_big, write
+from sark_pdp.engine.wasm.values import LimitError
 
 MAX_RESULT: Final = 1024 * 1024
 """Characters that one call may make: a format of a few bytes can ask for gigabytes of padding."""
@@ -235,7 +235,7 @@ class _Call:
             return f"{problems}%!{verb}(MISSING)"
         self._size += (spec.width or 0) + (spec.precision or 0)
         if self._size > MAX_RESULT:
-            raise BuiltinError(f"sprintf: the text would have more than {MAX_RESULT} characters")
+            raise LimitError(f"sprintf: the text would have more than {MAX_RESULT} characters")
         argument = self._arguments[self._next]
         self._next += 1
         return problems + write(spec, argument)

@@ -1,6 +1,7 @@
 """Go's time layouts, such as `2006-01-02`: their elements, and `Time.Format`."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -50,60 +51,40 @@ def format_time(layout: Layout, clock: datetime, nanosecond: int) -> str:
     return "".join([literal + _element(element, clock, nanosecond) for literal, element in layout])
 
 
-def _element(element: str, clock: datetime, nanosecond: int) -> str:  # noqa: C901
-    # One case per element of Go's table.
-    match element:
-        case "":
-            return ""
-        case "2006":
-            return f"{clock.year:04d}"
-        case "06":
-            return f"{clock.year % 100:02d}"
-        case "01":
-            return f"{clock.month:02d}"
-        case "1":
-            return str(clock.month)
-        case "Jan":
-            return MONTHS[clock.month - 1][:3]
-        case "January":
-            return MONTHS[clock.month - 1]
-        case "02":
-            return f"{clock.day:02d}"
-        case "_2":
-            return f"{clock.day:2d}"
-        case "2":
-            return str(clock.day)
-        case "__2":
-            return f"{clock.timetuple().tm_yday:3d}"
-        case "002":
-            return f"{clock.timetuple().tm_yday:03d}"
-        case "Mon":
-            return WEEKDAYS[clock.weekday()][:3]
-        case "Monday":
-            return WEEKDAYS[clock.weekday()]
-        case "15":
-            return f"{clock.hour:02d}"
-        case "03":
-            return f"{clock.hour % 12 or 12:02d}"
-        case "3":
-            return str(clock.hour % 12 or 12)
-        case "04":
-            return f"{clock.minute:02d}"
-        case "4":
-            return str(clock.minute)
-        case "05":
-            return f"{clock.second:02d}"
-        case "5":
-            return str(clock.second)
-        case "PM":
-            return "PM" if clock.hour >= 12 else "AM"
-        case "pm":
-            return "pm" if clock.hour >= 12 else "am"
-        case "MST":
-            return clock.tzname() or ""
-    if element[0] in "Z-":
-        return _zone(element, clock)
-    return _fraction(element, nanosecond)
+def _element(element: str, clock: datetime, nanosecond: int) -> str:
+    if element in _WRITTEN:
+        return _WRITTEN[element](clock)
+    if not element:
+        return ""
+    return _zone(element, clock) if element[0] in "Z-" else _fraction(element, nanosecond)
+
+
+_WRITTEN: Final[dict[str, Callable[[datetime], str]]] = {
+    "2006": lambda clock: f"{clock.year:04d}",
+    "06": lambda clock: f"{clock.year % 100:02d}",
+    "01": lambda clock: f"{clock.month:02d}",
+    "1": lambda clock: str(clock.month),
+    "Jan": lambda clock: MONTHS[clock.month - 1][:3],
+    "January": lambda clock: MONTHS[clock.month - 1],
+    "02": lambda clock: f"{clock.day:02d}",
+    "_2": lambda clock: f"{clock.day:2d}",
+    "2": lambda clock: str(clock.day),
+    "__2": lambda clock: f"{clock.timetuple().tm_yday:3d}",
+    "002": lambda clock: f"{clock.timetuple().tm_yday:03d}",
+    "Mon": lambda clock: WEEKDAYS[clock.weekday()][:3],
+    "Monday": lambda clock: WEEKDAYS[clock.weekday()],
+    "15": lambda clock: f"{clock.hour:02d}",
+    "03": lambda clock: f"{clock.hour % 12 or 12:02d}",
+    "3": lambda clock: str(clock.hour % 12 or 12),
+    "04": lambda clock: f"{clock.minute:02d}",
+    "4": lambda clock: str(clock.minute),
+    "05": lambda clock: f"{clock.second:02d}",
+    "5": lambda clock: str(clock.second),
+    "PM": lambda clock: "PM" if clock.hour >= 12 else "AM",
+    "pm": lambda clock: "pm" if clock.hour >= 12 else "am",
+    "MST": lambda clock: clock.tzname() or "",
+}
+"""All elements but offsets and fractions."""
 
 
 def _zone(element: str, clock: datetime) -> str:

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from sark_pdp.engine.wasm.terms import RegoObject, RegoSet
+from sark_pdp.engine.wasm.values import RegoObject, RegoSet
 from sark_pdp.model import Json
 
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]*")

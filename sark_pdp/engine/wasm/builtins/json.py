@@ -6,7 +6,8 @@ from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, array, items, string, type_name
 from sark_pdp.engine.wasm.builtins.patch import patched
-from sark_pdp.engine.wasm.terms import RegoObject, RegoSet, dumps
+from sark_pdp.engine.wasm.terms import dumps
+from sark_pdp.engine.wasm.values import RegoObject, RegoSet
 from sark_pdp.model import Json
 
 _ESCAPED: Final = re.compile("[<>&\\u2028\\u2029]")

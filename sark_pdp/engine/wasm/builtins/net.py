@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, items, string, strings
 from sark_pdp.engine.wasm.builtins.goip import MAPPED, Network, address_text, parse_address, parse_network
-from sark_pdp.engine.wasm.terms import RegoObject, RegoSet
+from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet
 from sark_pdp.model import Json
 
 MAX_EXPANDED: Final = 1 << 14
@@ -43,7 +43,7 @@ def _cidr_is_valid(_: Context, cidr: Json) -> bool:
 def _cidr_expand(_: Context, cidr: Json) -> RegoSet:
     network = parse_network(string(cidr))
     if network.last - network.first >= MAX_EXPANDED:
-        raise BuiltinError(f"net.cidr_expand: {cidr} has more than {MAX_EXPANDED} addresses")
+        raise LimitError(f"net.cidr_expand: {cidr} has more than {MAX_EXPANDED} addresses")
     return RegoSet(address_text(network.bits, address) for address in range(network.first, network.last + 1))
 
 
@@ -54,7 +54,7 @@ def _cidr_contains_matches(_: Context, left: Json, right: Json) -> RegoSet:
         # What is compared with nothing need not be a network.
         return RegoSet()
     if len(outer_texts) * len(inner_texts) > _MAX_COMPARISONS:
-        raise BuiltinError(f"net.cidr_contains_matches: more than {_MAX_COMPARISONS} comparisons")
+        raise LimitError(f"net.cidr_contains_matches: more than {_MAX_COMPARISONS} comparisons")
     outer = [(parse_network(string(text)), key) for text, key in outer_texts]
     inner = [(_candidate(string(text)), key) for text, key in inner_texts]
     return RegoSet(

@@ -3,6 +3,7 @@
 from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, integer
+from sark_pdp.engine.wasm.values import LimitError
 from sark_pdp.model import Json
 
 MAX_RANGE: Final = 100_000
@@ -20,5 +21,5 @@ def _range_step(_: Context, start: Json, end: Json, step: Json) -> list[int]:
         raise BuiltinError("numbers.range_step: the step must be a positive integer")
     numbers = range(start, end + 1, step) if start <= end else range(start, end - 1, -step)
     if len(numbers) > MAX_RANGE:
-        raise BuiltinError(f"numbers.range_step: a range may have {MAX_RANGE} numbers")
+        raise LimitError(f"numbers.range_step: a range may have {MAX_RANGE} numbers")
     return list(numbers)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, items
-from sark_pdp.engine.wasm.terms import RegoObject, RegoSet, SortKey, sort_key
+from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet, SortKey, sort_key
 from sark_pdp.model import Json
 
 _MAX_COMPARISONS: Final = 10_000_000
@@ -44,5 +44,5 @@ def _holds(larger: Json, smaller: Json) -> bool:
 
 def _has_run(keys: list[SortKey], run: list[SortKey]) -> bool:
     if len(keys) * len(run) > _MAX_COMPARISONS:
-        raise BuiltinError(f"object.subset: more than {_MAX_COMPARISONS} comparisons of elements")
+        raise LimitError(f"object.subset: more than {_MAX_COMPARISONS} comparisons of elements")
     return any(keys[at : at + len(run)] == run for at in range(len(keys) - len(run) + 1))

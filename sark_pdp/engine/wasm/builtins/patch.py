@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import BuiltinError, items, string, type_name
-from sark_pdp.engine.wasm.terms import RegoObject, RegoSet, equal, sort_key
+from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet, equal, sort_key
 from sark_pdp.model import Json
 
 MAX_COPIED: Final = 100_000
@@ -69,7 +69,7 @@ class _Patch:
     def _copy(self, value: Json) -> Json:
         self._copied += 1
         if self._copied > MAX_COPIED:
-            raise BuiltinError(f"json.patch: copies of more than {MAX_COPIED} values")
+            raise LimitError(f"json.patch: copies of more than {MAX_COPIED} values")
         kind = type(value)
         if kind is list:
             return [self._copy(element) for element in value]

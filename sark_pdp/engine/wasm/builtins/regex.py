@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, integer, string
 from sark_pdp.engine.wasm.terms import MAX_TEXT, go_string
+from sark_pdp.engine.wasm.values import LimitError
 from sark_pdp.errors import BundleError
 from sark_pdp.model import Json
 
@@ -85,7 +86,7 @@ class _Regex:
             parts += [raw[position:begin], _expanded(template, expression, raw, match)]
             size += len(parts[-1])
             if size > MAX_TEXT:
-                raise BuiltinError(f"regex.replace: the text would have more than {MAX_TEXT} bytes")
+                raise LimitError(f"regex.replace: the text would have more than {MAX_TEXT} bytes")
             position = end
         parts.append(raw[position:])
         return go_string(b"".join(parts))
@@ -114,6 +115,8 @@ class _Regex:
         try:
             return self._re2.compile(pattern.encode(), self._options)
         except self._re2.error as problem:
+            if "too large" in str(problem):
+                raise LimitError(f"a regular expression needs more than {_MEMORY} bytes") from None
             raise BuiltinError(f"not a regular expression: {problem}") from None
 
 
@@ -123,7 +126,7 @@ def _matches(expression: Any, raw: bytes, count: int) -> Iterator[Match]:
     while found != count and position <= len(raw):
         scanned += len(raw) - position
         if found >= _MAX_MATCHES or scanned > _MAX_SCANNED:
-            raise BuiltinError("a regular expression matches too often in one call")
+            raise LimitError("a regular expression matches too often in one call")
         match = expression.search(raw, position)
         if match is None:
             return

@@ -6,6 +6,7 @@ from typing import Final
 from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, array, integer, string, strings
 from sark_pdp.engine.wasm.builtins.gofmt import parse, sprintf
 from sark_pdp.engine.wasm.builtins.gotext import rego_text
+from sark_pdp.engine.wasm.values import LimitError
 from sark_pdp.model import Json
 
 _REMEMBERED_FORMATS: Final = 256
@@ -58,7 +59,7 @@ def _affixes(search: Json, base: Json) -> tuple[list[str], tuple[str, ...]]:
     searched = [search] if type(search) is str else strings(search)
     affixes = (base,) if type(base) is str else tuple(strings(base))
     if len(searched) * len(affixes) > _MAX_COMPARISONS:
-        raise BuiltinError(f"more than {_MAX_COMPARISONS} comparisons of prefixes or suffixes in one call")
+        raise LimitError(f"more than {_MAX_COMPARISONS} comparisons of prefixes or suffixes in one call")
     return searched, affixes
 
 

@@ -18,6 +18,7 @@ from sark_pdp.engine.wasm.builtins.gocalendar import (
 from sark_pdp.engine.wasm.builtins.goduration import parse_duration
 from sark_pdp.engine.wasm.builtins.golayout import NAMED, WEEKDAYS, Layout, format_time, parse_layout
 from sark_pdp.engine.wasm.builtins.gotimeparse import parse_rfc3339, parse_time
+from sark_pdp.engine.wasm.values import LimitError
 from sark_pdp.model import Json
 
 if TYPE_CHECKING:
@@ -141,5 +142,5 @@ def _load_zone(name: str) -> tzinfo:
 
 def _load_layout(text: str) -> Layout:
     if len(text) > _LONGEST_LAYOUT:
-        raise BuiltinError(f"a layout may have {_LONGEST_LAYOUT} characters, not {len(text)}")
+        raise LimitError(f"a layout may have {_LONGEST_LAYOUT} characters, not {len(text)}")
     return parse_layout(NAMED.get(text, text))

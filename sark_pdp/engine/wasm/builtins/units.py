@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, string
+from sark_pdp.engine.wasm.values import LimitError
 from sark_pdp.model import Json
 
 _MAX_EXPONENT: Final = 400
@@ -61,8 +62,10 @@ def _byte_factor(unit: str) -> Fraction:
 
 def _split(text: str) -> tuple[str, str]:
     """A number and what follows it; an `e` begins an exponent where a digit or a sign follows."""
-    if " " in text or len(text) > _LONGEST:
-        raise BuiltinError("an amount has no spaces, and is short")
+    if len(text) > _LONGEST:
+        raise LimitError(f"an amount may have {_LONGEST} characters, not {len(text)}")
+    if " " in text:
+        raise BuiltinError("an amount has no spaces")
     at = 0
     while at < len(text):
         character = text[at]
@@ -87,7 +90,7 @@ def _amount(number: str) -> Fraction:
         raise BuiltinError(f"not a number: {number[:40]!r}")
     exponent = int(match[4] or 0)
     if abs(exponent) > _MAX_EXPONENT:
-        raise BuiltinError("the exponent of an amount is too large")
+        raise LimitError(f"the exponent of an amount may be {_MAX_EXPONENT}")
     fraction = match[3] or ""
     value = Fraction(int((match[2] or "") + fraction or 0)) * Fraction(10) ** (exponent - len(fraction))
     return -value if match[1] == "-" else value

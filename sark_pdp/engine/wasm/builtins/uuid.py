@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from sark_pdp.engine.wasm.builtins.base import UNDEFINED, Builtin, Context, string
-from sark_pdp.engine.wasm.terms import sort_key
+from sark_pdp.engine.wasm.values import sort_key
 from sark_pdp.model import Json
 
 _UUID: Final = re.compile(r"(?:[uU][rR][nN]:[uU]{2}[iI][dD]:)?([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})")
