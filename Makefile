@@ -43,6 +43,7 @@ tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) ## Build the pinned t
 
 .PHONY: lint
 lint: .venv/.dev ## Check style, types and the direction of imports
+	@set -x
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,6 +51,7 @@ lint: .venv/.dev ## Check style, types and the direction of imports
 
 .PHONY: policies
 policies: tools ## Check and test the policies
+	@set -x
 	$(OPA) fmt --fail --list policies
 	$(OPA) check --strict $(POLICIES)
 	$(OPA) test --fail-on-empty $(POLICIES)
@@ -60,6 +62,7 @@ bundle: .venv/.dev tools ## Pack policies/ as the default bundle
 
 .PHONY: format
 format: .venv/.dev tools ## Rewrite code and policies in the project's style
+	@set -x
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(OPA) fmt --write policies
@@ -70,6 +73,7 @@ proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 
 .PHONY: bench
 bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machine (bench/README.md)
+	@set -x
 	$(BIN)/python -m bench.grpc_check
 	$(BIN)/python -m bench.memory
 
