@@ -59,6 +59,8 @@ def _document(source: str) -> Document:
     if source.lstrip().startswith("{"):
         text = source.encode()
     elif source == "-":
+        if sys.stdin.isatty():
+            click.echo("reading the input document; end it with Ctrl-D", err=True)
         text = sys.stdin.buffer.read()
     else:
         try:

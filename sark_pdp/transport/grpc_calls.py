@@ -22,13 +22,14 @@ _FOREIGN_PEER: Final = Reply(
 
 
 class Load:
-    """What is being answered now. `_lock` guards both numbers."""
+    """What one server has on its hands. `_lock` guards `_bytes`, which are being answered now."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._bytes = 0
-        self.messages = 0
+        self.idle: set[grpc.ServicerContext] = set()
+        """Streams of which each message is answered and every answer sent."""
 
     def enter(self, size: int) -> bool:
         """Whether a message of this size may be answered now; `leave` ends it."""
@@ -37,14 +38,12 @@ class Load:
             if self._bytes and self._bytes + size > self._max_bytes:
                 return False
             self._bytes += size
-            self.messages += 1
             return True
 
     def leave(self, size: int) -> None:
         """The message was answered."""
         with self._lock:
             self._bytes -= size
-            self.messages -= 1
 
 
 class Calls:
@@ -89,18 +88,23 @@ class Calls:
         """Each message is answered, in order; a status that is not OK ends the call."""
         began = time.monotonic()
         status = Status.CANCELLED
+        idle = self._load.idle
         try:
             metadata = self._metadata(context)
             if metadata is None:
                 status = Status.PERMISSION_DENIED
                 _abort(_FOREIGN_PEER, context)
+            idle.add(context)
             for message in messages:
+                idle.discard(context)
                 reply = self._answer(metadata, message)
                 if reply.status is not Status.OK:
                     status = reply.status
                 yield _sent(reply, context)
+                idle.add(context)
             status = Status.OK
         finally:
+            idle.discard(context)
             self._metrics.handled(status, time.monotonic() - began)
 
     def _watch(self, message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -116,6 +120,8 @@ class Calls:
                 if not context.is_active():
                     return
                 if reply is not None:
+                    if reply.status is not Status.OK:
+                        status = reply.status
                     yield _sent(reply, context)
             status = Status.OK
         finally:
@@ -147,14 +153,16 @@ class Calls:
     def _metadata(self, context: grpc.ServicerContext) -> Metadata | None:
         """None where the client's certificate is not one that may call."""
         identity: str | None = ""
-        if self._allowed_sans is not None:
+        peer = context.peer()
+        # A Unix socket is guarded by its permissions: there is no TLS on it, and no certificate.
+        if self._allowed_sans is not None and not peer.startswith("unix:"):
             identity = peer_identity(_sans(context), self._allowed_sans)
             if identity is None:
                 return None
         remaining = context.time_remaining()
         return Metadata(
             NO_DEADLINE if remaining is None else Deadline(time.monotonic() + remaining),
-            _origin(context.peer(), _user_agent(context), identity),
+            _origin(peer, _user_agent(context), identity),
         )
 
 
@@ -166,7 +174,10 @@ def _sans(context: grpc.ServicerContext) -> Sequence[bytes]:
 
 
 def _user_agent(context: grpc.ServicerContext) -> str:
-    return next((str(value) for name, value in context.invocation_metadata() if name == "user-agent"), "")
+    for name, value in context.invocation_metadata():
+        if name == "user-agent":
+            return str(value)
+    return ""
 
 
 @lru_cache(maxsize=1024)
