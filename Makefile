@@ -74,6 +74,7 @@ proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 .PHONY: bench
 bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machine (bench/README.md)
 	@set -x
+	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.grpc_check
 	$(BIN)/python -m bench.memory
 
