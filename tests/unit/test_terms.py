@@ -45,7 +45,7 @@ READ: list[tuple[bytes, Any]] = [
 
 REFUSED: list[bytes] = [
     b"", b" ", b"{", b"{1", b"{1,", b"{1,}", b"[1,]", b"[1 2]", b"{1: }", b"{1: 2, 3}", b"{1, 2: 3}", b"1 2", b"set(",
-    b"nul", b'"abc', b'{"a\x01"}', b"{--1}", b"{01}", b"}", b":", b"@", b"{1} x", b'"\\ud800"',
+    b"nul", b'"abc', b'{"a\x01"}', b"{--1}", b"{01}", b"}", b":", b"@", b"{1} x", b"{1, 2]", b'"\\ud800"',
 ]  # fmt: skip
 
 ORDERED: list[Any] = [
