@@ -1,10 +1,10 @@
 """Small policies compiled with the real OPA, and what it takes to ask them without a server."""
 
-import io
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ import pytest
 from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint
 from sark_pdp.engine.manifest import EVERYTHING
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
+from sark_pdp.interfaces import Clock
 from sark_pdp.model import Document, Entrypoint, Request, Seconds
 from sark_pdp.projection import Path as JsonPath
 
@@ -68,7 +69,6 @@ GENERAL_ENTRYPOINTS = (
 )
 
 Compile: TypeAlias = Callable[[str, Sequence[str]], bytes]
-LoadPolicy: TypeAlias = Callable[..., WasmPolicy]
 
 
 class StillClock:
@@ -93,8 +93,8 @@ def compile_rego(opa: Path, tmp_path_factory: pytest.TempPathFactory) -> Compile
             folder = tmp_path_factory.mktemp("rego")
             (folder / "policy.rego").write_text(source)
             options = [f"--entrypoint={name}" for name in entrypoints]
-            command = [opa, "build", "--target=wasm", *options, "--output=bundle.tar.gz", "policy.rego"]
-            run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            command: list[str | Path] = [opa, "build", "--target=wasm", *options, "--output=bundle.tar.gz"]
+            run = subprocess.run([*command, "policy.rego"], cwd=folder, capture_output=True, text=True)
             assert run.returncode == 0, run.stdout + run.stderr
             with tarfile.open(folder / "bundle.tar.gz") as archive:
                 member = archive.extractfile("/policy.wasm")
@@ -111,20 +111,38 @@ def general_wasm(compile_rego: Compile) -> bytes:
     return compile_rego(GENERAL, GENERAL_ENTRYPOINTS)
 
 
+@pytest.fixture(scope="session")
+def compiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Machine code of what was compiled before in this run."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def runtime() -> Iterator[Runtime]:
+def runtime(compiled_folder: Path) -> Iterator[Runtime]:
     """One of the test's own: short evaluations, 32 MiB."""
-    made = Runtime(eval_timeout=TIMEOUT, memory_limit=32 * MEBI, clock=StillClock())
-    yield made
-    made.close()
+    with a_runtime(compiled_folder, TIMEOUT, 32 * MEBI) as made:
+        yield made
 
 
 @pytest.fixture
-def patient_runtime() -> Iterator[Runtime]:
+def patient_runtime(compiled_folder: Path) -> Iterator[Runtime]:
     """Gives evaluations all the time that a busy machine needs."""
-    made = Runtime(eval_timeout=Seconds(60.0), memory_limit=64 * MEBI, clock=StillClock())
-    yield made
-    made.close()
+    with a_runtime(compiled_folder, Seconds(60.0), 64 * MEBI) as made:
+        yield made
+
+
+@contextmanager
+def a_runtime(
+    compiled: Path | None, timeout: Seconds, memory_limit: int, clock: Clock | None = None
+) -> Iterator[Runtime]:
+    """Closed at the end."""
+    made = Runtime(
+        eval_timeout=timeout, memory_limit=memory_limit, clock=clock or StillClock(), compiled_folder=compiled
+    )
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def ask(policy: WasmPolicy, entrypoint: str, document: Any) -> Any:
@@ -156,14 +174,3 @@ def reads_everything(*names: str) -> dict[str, tuple[Sequence[JsonPath], Sequenc
 def a_question(entrypoint: Entrypoint, document: Document, **fields: Any) -> Request:
     """A request with an id of no meaning."""
     return Request(entrypoint, document, "request-1", **fields)
-
-
-def archive(files: Mapping[str, bytes]) -> bytes:
-    """A gzipped tar archive of these files."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as opened:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            opened.addfile(entry, io.BytesIO(content))
-    return packed.getvalue()

@@ -3,6 +3,7 @@
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
 from sark_pdp.errors import BundleError, EvaluationError
 from sark_pdp.model import Seconds
-from tests.fix_engine import MEBI, StillClock, ask
+from tests.fix_engine import MEBI, a_runtime, ask
 
 LIVE = b'{"live":{"roles":{"dev":["read"]}}}'
 ALICE = {"user": {"id": "alice"}}
@@ -90,14 +91,11 @@ def test_nesting_without_end_is_refused(patient: WasmPolicy) -> None:
     assert ask(patient, "t/yes", ALICE) is True
 
 
-def test_a_deadline_longer_than_the_epoch_runs_unasked_is_kept(general_wasm: bytes) -> None:
-    runtime = Runtime(eval_timeout=Seconds(1.0), memory_limit=64 * MEBI, clock=StillClock())
-    try:
+def test_a_deadline_longer_than_the_epoch_runs_unasked_is_kept(compiled_folder: Path, general_wasm: bytes) -> None:
+    with a_runtime(compiled_folder, Seconds(1.0), 64 * MEBI) as runtime:
         policy = WasmPolicy(runtime, general_wasm, LIVE)
         with pytest.raises(EvaluationError, match="ran longer than"):
             ask(policy, "t/loop", LOOP)
-    finally:
-        runtime.close()
 
 
 LARGE: list[tuple[Any, int]] = [
@@ -240,13 +238,12 @@ def test_data_larger_than_the_memory_is_refused(runtime: Runtime, general_wasm: 
         WasmPolicy(runtime, general_wasm, data)
 
 
-def test_a_module_larger_than_the_memory_is_refused(general_wasm: bytes) -> None:
-    runtime = Runtime(eval_timeout=Seconds(0.1), memory_limit=1000, clock=StillClock())
-    try:
-        with pytest.raises(BundleError, match=r"the module itself takes \d+ bytes, more than limits\.wasm_memory"):
-            WasmPolicy(runtime, general_wasm, b"{}")
-    finally:
-        runtime.close()
+def test_a_module_larger_than_the_memory_is_refused(compiled_folder: Path, general_wasm: bytes) -> None:
+    with (
+        a_runtime(compiled_folder, Seconds(0.1), 1000) as runtime,
+        pytest.raises(BundleError, match=r"the module itself takes \d+ bytes, more than limits\.wasm_memory"),
+    ):
+        WasmPolicy(runtime, general_wasm, b"{}")
 
 
 NO_POLICIES: list[tuple[bytes, str]] = [
@@ -268,7 +265,7 @@ def test_what_is_no_policy_is_refused(runtime: Runtime, wasm: bytes, reason: str
 
 def test_a_truncated_module_is_refused(runtime: Runtime, general_wasm: bytes) -> None:
     for length in (8, 100, len(general_wasm) // 2, len(general_wasm) - 1):
-        with pytest.raises(BundleError, match="^the module is not "):
+        with pytest.raises(BundleError, match=r"^the module is not "):
             WasmPolicy(runtime, general_wasm[:length], b"{}")
 
 
