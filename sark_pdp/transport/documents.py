@@ -57,6 +57,11 @@ class Documents:
         self._check_size(field, struct.ByteSize())
         return self._object(field, struct, self._max_depth)
 
+    def resource(self, field: str, struct: Struct) -> Document:
+        """The same for an object that becomes a field of a document."""
+        self._check_size(field, struct.ByteSize())
+        return self._object(field, struct, self._max_depth - 1)
+
     def _from_authorization(self, authorization: Authorization) -> Document:
         self._check_size("authorization", authorization.ByteSize())
         document: Document = {"action": authorization.action} if authorization.action else {}

@@ -145,20 +145,19 @@ class GrpcServer(grpc.GenericRpcHandler):
     def stop(self, grace: Seconds) -> None:
         """Takes no more calls, lets those that are being answered finish within `grace`, then cuts the rest.
 
-        A stream on which nothing is being answered is not waited for.
+        A stream on which nothing is being answered is not waited for; a watch ends by itself.
         """
         deadline = time.monotonic() + grace
+        # Set once the last answer has left, not when its method returned.
         stopped = self._server.stop(grace)
-        while self._busy() and time.monotonic() < deadline and not stopped.wait(_POLL_SECONDS):
-            pass
+        while not stopped.wait(_POLL_SECONDS) and time.monotonic() < deadline:
+            for context in tuple(self._load.idle):
+                context.cancel()
         self._server.stop(0).wait()
         for pool in self._pools.values():
             pool.shutdown(wait=False)
         for address in self._sockets:
             address.path.unlink(missing_ok=True)
-
-    def _busy(self) -> bool:
-        return bool(self._load.messages or self._pools["unary"].in_flight)
 
     def _route(self, kind: Kind, calls: Calls, max_concurrent: int) -> _Route:
         make: Callable[..., RpcHandler]

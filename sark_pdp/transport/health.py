@@ -6,7 +6,8 @@ from typing import Final
 
 from grpc_health.v1 import health_pb2
 
-from sark_pdp.transport.handler import Kind, Metadata, Method, Reply, Status
+from sark_pdp.errors import InvalidRequestError
+from sark_pdp.transport.handler import Kind, Metadata, Method, Reply, Status, refused
 from sark_pdp.transport.method import NativeMethod, parsed
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -93,7 +94,11 @@ class Watch(_Health):
     def watch(self, metadata: Metadata, message: bytes) -> Iterator[Reply | None]:
         """Ends when the process goes down."""
         del metadata
-        service = parsed(health_pb2.HealthCheckRequest, message).service
+        try:
+            service = parsed(health_pb2.HealthCheckRequest, message).service
+        except InvalidRequestError as error:
+            yield refused(error)
+            return
         told = None
         problem = self._readiness.problem
         while True:

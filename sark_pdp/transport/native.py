@@ -18,7 +18,7 @@ from sark_pdp.errors import InvalidRequestError, RequestError
 from sark_pdp.interfaces import PolicySet
 from sark_pdp.model import Decision, Document, Outcome, Request, Seconds
 from sark_pdp.transport.documents import Documents
-from sark_pdp.transport.handler import Kind, Metadata, Method, Reply, refused, status_of
+from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, refused, status_of
 from sark_pdp.transport.method import NativeMethod, parsed
 from sark_pdp.transport.parameters import filtered_parameters
 
@@ -89,7 +89,12 @@ def response_of(request: Request, decision: Decision) -> CheckResponse:
     response.cache_ttl.nanos = nanoseconds % 1_000_000_000
     parameters = filtered_parameters(request.document, verdict)
     if parameters is not None:
-        response.filtered_parameters.update(parameters)
+        # With nothing left in it the field must be there all the same, or the caller would go on with everything.
+        response.filtered_parameters.SetInParent()
+        try:
+            response.filtered_parameters.update(parameters)
+        except OverflowError:
+            raise InvalidRequestError("parameters", "a number is too large for filtered_parameters") from None
     return response
 
 
@@ -157,15 +162,25 @@ class CheckStream(Check):
         reply = super().answer_nowait(metadata, message)
         return reply if reply is None or reply.message else None
 
+    def refusal(self, reason: Refusal) -> Reply:
+        """A status where the stream is refused as a whole, else an answer: it says so of one message."""
+        if reason is Refusal.TOO_MANY_CALLS:
+            return super().refusal(reason)
+        return Reply(_no_decision("", reason.value))
+
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
         try:
             return super()._answer(metadata, message)
         except RequestError as error:
-            return CheckResponse(
-                request_id=_request_id(message),
-                reason=str(error),
-                outcome=int(Outcome.ERROR),  # type: ignore[arg-type]  # numbered alike
-            ).SerializeToString()
+            return _no_decision(_request_id(message), str(error))
+
+
+def _no_decision(request_id: str, reason: str) -> bytes:
+    return CheckResponse(
+        request_id=request_id,
+        reason=reason,
+        outcome=int(Outcome.ERROR),  # type: ignore[arg-type]  # numbered alike
+    ).SerializeToString()
 
 
 def _request_id(message: bytes) -> str:
@@ -208,7 +223,7 @@ class Filter(NativeMethod):
         asked.template.request_id = asked.template.request_id or str(uuid7())
         return tuple(
             self._questions.request_about(
-                {**template, asked.resource_field: documents.from_struct(f"resources[{index}]", resource)},
+                {**template, asked.resource_field: documents.resource(f"resources[{index}]", resource)},
                 asked.template,
                 metadata,
                 policies,
