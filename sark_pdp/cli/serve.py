@@ -12,7 +12,9 @@ from sark_pdp.cli.options import settings_options
 from sark_pdp.observability import logging
 from sark_pdp.settings import Loaded
 
-_TRY = """sark-pdp check --input '{"action": "tool:list", "user": {"id": "dev-1", "roles": ["developer"]}}'"""
+_QUESTION = (
+    """{"action": "tool:invoke", "user": {"id": "bob", "roles": ["developer"]}, "tool": {"name": "search_code"}}"""
+)
 
 
 @click.command(
@@ -46,4 +48,6 @@ def serve(loaded: Loaded) -> None:
 
 def _greet(app: App) -> None:
     lines = [f"{key:<15} {', '.join(map(str, addresses))}" for key, addresses in sorted(app.listening.items())]
-    click.echo("\n".join([*lines, f"{'policy revision':<15} {app.revision}", "", f"Try:  {_TRY}"]))
+    asked = next(iter(app.listening["listen.grpc"]))
+    command = f"{sys.argv[0]} check --set address={asked} --input '{_QUESTION}'"
+    click.echo("\n".join([*lines, f"{'policy revision':<15} {app.revision}", "", "Try:", f"  {command}"]))
