@@ -80,7 +80,8 @@ bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machin
 
 .PHONY: lock
 lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--upgrade-package NAME" for one, ARGS=--upgrade for all
-	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command make\ lock"
+	export UV_CUSTOM_COMPILE_COMMAND="make lock"
+	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes"
 	$$compile $(ARGS) pyproject.toml --group build --output-file requirements.lock
 	$$compile $(ARGS) pyproject.toml --group build --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
