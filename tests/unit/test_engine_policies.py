@@ -1,0 +1,140 @@
+"""What a bundle becomes when it is activated: entrypoints, live data, and fingerprints of all that shapes a result."""
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import pytest
+
+from sark_pdp.engine.evaluator import Evaluator
+from sark_pdp.engine.policies import LoadedPolicies, Policies, load
+from sark_pdp.engine.wasm.policy import Runtime
+from sark_pdp.errors import BundleError, EvaluationError, NotReadyError, UnknownEntrypointError
+from sark_pdp.model import Outcome, Seconds, Tier
+from sark_pdp.projection import Path as JsonPath
+from sark_pdp.settings import default_bundle
+from tests.fix_engine import Compile, a_bundle, a_question, reads_everything
+
+ROLES = {"live": {"roles": {"dev": 1}}}
+Reads: TypeAlias = dict[str, tuple[list[JsonPath], list[JsonPath]]]
+
+READS_ROLES: Reads = {"t/role": ([("role",)], [("live", "roles")])}
+
+
+def fingerprint(
+    runtime: Runtime, wasm: bytes, reads: Reads, data: Any, name: str = "t/role", revision: str = "r1"
+) -> bytes:
+    return load(a_bundle(wasm, reads, data, revision), runtime).entrypoint(name).fingerprint
+
+
+def returned(policies: LoadedPolicies, name: str, document: Any) -> Any:
+    entrypoint = policies.entrypoint(name)
+    raw = entrypoint.evaluate(msgspec.json.encode(entrypoint.projection.project(document)))
+    return None if raw is None else msgspec.json.decode(raw)
+
+
+def test_the_fingerprint_changes_with_what_is_read_and_with_nothing_else(
+    runtime: Runtime, general_wasm: bytes, compile_rego: Compile
+) -> None:
+    known = fingerprint(runtime, general_wasm, READS_ROLES, ROLES)
+    assert len(known) == 32
+    unread = {"live": {"roles": {"dev": 1}, "teams": {"a": 2}}, "other": 7}
+    reordered = {"live": {"teams": {}, "roles": {"dev": 1}}}
+    for data, revision in ((ROLES, "r2"), (unread, "r1"), (reordered, "")):
+        assert fingerprint(runtime, general_wasm, READS_ROLES, data, revision=revision) == known
+    for roles in ({}, {"dev": 2}, {"dev": 1.0}, {"dev": True}, {"dev": "1"}, {"dev": None}, {"dev": 1, "ops": 1}):
+        assert fingerprint(runtime, general_wasm, READS_ROLES, {"live": {"roles": roles}}) != known
+    assert fingerprint(runtime, general_wasm, READS_ROLES, {}) != known
+    both: Reads = {**READS_ROLES, "t/yes": ([()], [("live", "roles")])}
+    assert fingerprint(runtime, general_wasm, both, ROLES) == known
+    assert fingerprint(runtime, general_wasm, both, ROLES, name="t/yes") != known
+    other = compile_rego("package t\n\nimport data.live\n\nrole := live.roles[input.role]\n", ["t/role"])
+    assert fingerprint(runtime, other, READS_ROLES, ROLES) != known
+
+
+def test_data_counts_as_it_is_in_the_bundle(runtime: Runtime, general_wasm: bytes) -> None:
+    for roles in ({"dev": ["read"]}, {"dev": ["read", "write"]}, {}):
+        policies = load(a_bundle(general_wasm, READS_ROLES, {"live": {"roles": roles}}), runtime)
+        assert returned(policies, "t/role", {"role": "dev"}) == roles.get("dev")
+
+
+def test_only_data_that_is_read_is_loaded(runtime: Runtime, general_wasm: bytes) -> None:
+    reads: Reads = {"t/all_data": ([], [("live", "roles"), ("live", "gone")])}
+    data = {"live": {"roles": {"dev": 1}, "secret": 2}, "other": "x" * 40_000_000}
+    assert returned(load(a_bundle(general_wasm, reads, data), runtime), "t/all_data", {}) == {"roles": {"dev": 1}}
+
+
+def test_a_policy_sees_only_the_input_that_it_is_said_to_read(runtime: Runtime, general_wasm: bytes) -> None:
+    policies = load(a_bundle(general_wasm, {"t/whole": ([("user", "id"), ("tool",)], [])}), runtime)
+    document = {"user": {"id": "eve", "secret": 1}, "tool": {"name": "x"}, "request_id": "7"}
+    assert returned(policies, "t/whole", document) == {"user": {"id": "eve"}, "tool": {"name": "x"}}
+
+
+def test_an_entrypoint_that_the_module_lacks_is_refused(runtime: Runtime, general_wasm: bytes) -> None:
+    with pytest.raises(BundleError, match=r"^policy\.wasm: the module has no entrypoint 't/gone'"):
+        load(a_bundle(general_wasm, reads_everything("t/gone")), runtime)
+
+
+def test_nothing_is_known_before_the_first_activation(runtime: Runtime) -> None:
+    policies = Policies(runtime)
+    with pytest.raises(NotReadyError):
+        policies.active()
+    with pytest.raises(NotReadyError):
+        policies.entrypoint("t/yes")
+
+
+def test_a_bad_bundle_leaves_the_active_one(runtime: Runtime, tmp_path: Path) -> None:
+    policies = Policies(runtime)
+    active, took = policies.activate(default_bundle())
+    assert took > 0
+    bad = tmp_path / "bad.tar.gz"
+    bad.write_bytes(default_bundle().read_bytes()[:1000])
+    with pytest.raises(BundleError):
+        policies.activate(bad)
+    assert policies.active() is active
+    with pytest.raises(UnknownEntrypointError, match="the loaded ones are envoy/authz/allow, sark/mcp/decision"):
+        policies.entrypoint("sark/mcp/other")
+
+
+Observed = list[tuple[str, Outcome, Seconds]]
+OUTCOMES: list[tuple[str, Any, Outcome, str]] = [
+    ("t/yes", {"user": {"id": "alice"}}, Outcome.ALLOW, "allowed by the policy"),
+    ("t/no", {"user": {"id": "alice"}}, Outcome.DENY, "denied by the policy"),
+    ("t/yes", {}, Outcome.UNDEFINED, "the policy does not decide on this input"),
+    ("t/answer", {"name": "bob"}, Outcome.ALLOW, "hello bob"),
+    ("t/whole", {}, Outcome.DENY, "the policy returned no decision"),
+    ("t/whole", {"allow": "yes"}, Outcome.ERROR, "the policy returned an unusable result: allow is not a boolean"),
+]
+
+
+@pytest.mark.parametrize(("name", "document", "outcome", "reason"), OUTCOMES)
+def test_the_evaluator_makes_a_decision_of_a_result(
+    runtime: Runtime, general_wasm: bytes, name: str, document: Any, outcome: Outcome, reason: str
+) -> None:
+    observed: Observed = []
+    entrypoint = load(a_bundle(general_wasm, reads_everything(name)), runtime).entrypoint(name)
+    evaluator = Evaluator(lambda *seen: observed.append(seen))
+    decision = evaluator.decide(a_question(entrypoint, document))
+    assert (decision.verdict.outcome, decision.verdict.reason) == (outcome, reason)
+    assert (decision.tier, decision.projected) == (Tier.EVALUATED, document)
+    assert not decision.reusable
+    assert [seen[:2] for seen in observed] == [(name, outcome)]
+    assert observed[0][2] == decision.age
+    assert evaluator.decide_nowait(a_question(entrypoint, document)) is None
+
+
+@pytest.mark.parametrize(("name", "document"), [("t/conflict", {"left": 1, "right": 1}), ("t/text", {"text": "/w=="})])
+def test_an_evaluation_that_fails_is_observed(runtime: Runtime, general_wasm: bytes, name: str, document: Any) -> None:
+    observed: Observed = []
+    entrypoint = load(a_bundle(general_wasm, reads_everything(name)), runtime).entrypoint(name)
+    with pytest.raises(EvaluationError, match=r"the policy (aborted|returned a result that is not JSON)"):
+        Evaluator(lambda *seen: observed.append(seen)).decide(a_question(entrypoint, document))
+    assert [seen[:2] for seen in observed] == [(name, Outcome.ERROR)]
+
+
+def test_a_document_is_projected_once_where_a_layer_above_has_done_it(runtime: Runtime, general_wasm: bytes) -> None:
+    entrypoint = load(a_bundle(general_wasm, reads_everything("t/whole")), runtime).entrypoint("t/whole")
+    request = a_question(entrypoint, {"a": 1}, projected={"b": 2})
+    decision = Evaluator(lambda *_: None).decide(request)
+    assert decision.verdict.result == {"b": 2}
+    assert decision.projected is request.projected
