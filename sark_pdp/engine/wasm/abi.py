@@ -39,10 +39,10 @@ class _Function:
         self._failed = instance.failed
         self._context = instance.context
         self._function = ffi.function_pointer(function)
-        self._pointer = ctypes.c_void_p(ctypes.addressof(self.slots))
-        self._length = ctypes.c_size_t(count)
+        self._pointer = ctypes.byref(self.slots)
+        self._length = ffi.size(count)
         self._trap = ctypes.c_void_p()
-        self._trap_pointer = ctypes.c_void_p(ctypes.addressof(self._trap))
+        self._trap_pointer = ctypes.byref(self._trap)
 
     def __call__(self, *arguments: int) -> int:
         """Raises EvaluationError where the module traps or aborts; the instance is of no use then."""
@@ -54,7 +54,7 @@ class _Function:
     def call(self) -> int:
         """The same with the arguments that `slots` holds already."""
         error = ffi.call_unchecked(self._context, self._function, self._pointer, self._length, self._trap_pointer)
-        if error is not None or self._trap.value is not None:
+        if error or self._trap:
             raise self._failed(ffi.failure(error, self._trap))
         return self.slots[0] & 0xFFFFFFFF
 
@@ -103,26 +103,27 @@ class Instance:
         self._heap = self._heap_pointer()
         self._eval.slots[3 * _SLOTS] = self._heap
 
-    def evaluate(self, entrypoint: int, input_json: bytes, ticks: ctypes.c_uint64) -> bytes:
+    def evaluate(self, entrypoint: int, input_json: bytes, ticks: ffi.Argument) -> bytes:
         """The result set as JSON: `[{"result":…}]`, or `[]` where it is undefined.
 
         `ticks` of the epoch is how long it may take. Raises EvaluationError; the instance is of no use then.
         """
         heap = self._heap
-        end = heap + len(input_json)
+        length = len(input_json)
         self._write(heap, input_json)
         self._builtin_context = None
         slots = self._eval.slots
         slots[0] = 0
         slots[1 * _SLOTS] = entrypoint
-        slots[4 * _SLOTS] = len(input_json)
-        slots[5 * _SLOTS] = end
+        slots[4 * _SLOTS] = length
+        slots[5 * _SLOTS] = heap + length
         ffi.set_epoch_deadline(self.context, ticks)
         return self._read(self._eval.call())
 
     def close(self) -> None:
         """Gives its memory back at once; callbacks and functions refer to it in cycles."""
         self._view.release()
+        del self._chars
         self._store.close()
 
     def failed(self, error: Exception | None) -> EvaluationError:
@@ -187,7 +188,9 @@ class Instance:
     def _measure(self) -> None:
         self._size: int = ffi.memory_data_size(self.context, self._memory_pointer)
         # The memory never moves (Config.memory_may_move is off), it only grows.
-        self._view = memoryview((ctypes.c_ubyte * self._size).from_address(self._base)).cast("B")
+        # A slice of an array is bytes at once, a slice of a view can be assigned to: each is the faster for its way.
+        self._chars = (ctypes.c_char * self._size).from_address(self._base)
+        self._view = memoryview(self._chars).cast("B")
 
     def _write(self, address: int, content: bytes) -> None:
         end = address + len(content)
@@ -206,16 +209,15 @@ class Instance:
 
     def _read(self, address: int) -> bytes:
         """The NUL-terminated text at `address`."""
-        # Most texts are short: a slice and a search take a third of the time of `ctypes.string_at`, and are bounded.
-        chunk = self._view[address : address + _SHORT].tobytes()
-        end = chunk.find(0)
-        if end < 0:
+        # Most texts are short: a slice and a search take half of the time of `ctypes.string_at`, and are bounded.
+        text: bytes
+        text, end, _ = self._chars[address : address + _SHORT].partition(b"\0")
+        if not end:
             self._measure()
-            chunk = self._view[address:].tobytes()
-            end = chunk.find(0)
-            if end < 0:
+            text, end, _ = self._chars[address:].partition(b"\0")
+            if not end:
                 raise EvaluationError("the policy returned an address outside its memory")
-        return chunk[:end]
+        return text
 
     def _read_json(self, value: int) -> Any:
         return msgspec.json.decode(self._read(self._dump_json(value)))

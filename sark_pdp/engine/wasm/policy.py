@@ -1,6 +1,5 @@
 """A compiled module with the instances that evaluate it: what the rest of the engine sees of WebAssembly."""
 
-import ctypes
 import random
 from collections import deque
 from pathlib import Path
@@ -42,7 +41,7 @@ class Runtime:
         self.engine = configured_engine()
         self.modules = Modules(self.engine, compiled_folder)
         self.ticker = Ticker(self.engine, eval_timeout)
-        self.ticks = ctypes.c_uint64(self.ticker.ticks)
+        self.ticks = ffi.ticks(self.ticker.ticks)
         self._clock = clock
         self._random = random.SystemRandom()
 
