@@ -23,32 +23,35 @@ ABI_MINOR: Final = 2
 _SLOTS: Final = ffi.VALUE_SLOTS
 _UNBOUNDED: Final = 1 << 62
 _SHORT: Final = 512
+_SCRATCH: Final = 4096
+"""Bytes. What a built-in returns is longer only by exception."""
 _NO_MEMORY: Final = "opa_malloc: failed"
 """What OPA's allocator aborts with where the memory cannot grow (wasm/src/malloc.c)."""
 
 
 class _Function:
-    """An exported function of i32 arguments and at most one i32 result; its argument array is used again and again."""
+    """An exported function of i32 arguments and at most one i32 result; its argument array is used again and again.
+
+    Only `opa_eval` has more than two arguments: they are written into `slots`.
+    """
 
     __slots__ = ("_context", "_failed", "_function", "_keep", "_length", "_pointer", "_trap", "_trap_pointer", "slots")
 
     def __init__(self, instance: "Instance", function: wasmtime.Func, arity: int) -> None:
-        count = max(arity, 1)
-        self.slots = (ctypes.c_int32 * (count * _SLOTS))()
+        self.slots = (ctypes.c_int32 * (max(arity, 2) * _SLOTS))()
         self._keep = function
         self._failed = instance.failed
         self._context = instance.context
         self._function = ffi.function_pointer(function)
         self._pointer = ctypes.byref(self.slots)
-        self._length = ffi.size(count)
+        self._length = ffi.size(max(arity, 1))
         self._trap = ctypes.c_void_p()
         self._trap_pointer = ctypes.byref(self._trap)
 
-    def __call__(self, *arguments: int) -> int:
+    def __call__(self, first: int = 0, second: int = 0) -> int:
         """Raises EvaluationError where the module traps or aborts; the instance is of no use then."""
-        slots = self.slots
-        for index, argument in enumerate(arguments):
-            slots[index * _SLOTS] = argument
+        self.slots[0] = first
+        self.slots[_SLOTS] = second
         return self.call()
 
     def call(self) -> int:
@@ -88,6 +91,7 @@ class Instance:
         except (wasmtime.WasmtimeError, wasmtime.Trap, EvaluationError, KeyError) as error:
             raise BundleError(f"the module is not one of OPA's compiler: {error}") from error
         self._heap = 0
+        self._scratch = 0
 
     def load(self, builtins: Mapping[str, Builtin], new_context: Callable[[], Context], data_json: bytes) -> None:
         """Makes it ready to evaluate. Raises EvaluationError where the data does not fit into the memory."""
@@ -99,6 +103,7 @@ class Instance:
         if not data:
             raise EvaluationError("the data document is not JSON that OPA reads")
         self._eval.slots[2 * _SLOTS] = data
+        self._scratch = self._malloc(_SCRATCH)
         # Everything above is given back by each evaluation, which begins its heap here.
         self._heap = self._heap_pointer()
         self._eval.slots[3 * _SLOTS] = self._heap
@@ -256,7 +261,8 @@ class Instance:
         return 0
 
     def _store_value(self, text: bytes) -> int:
-        address = self._malloc(len(text))
+        # The module copies what it keeps of the text.
+        address = self._scratch if len(text) <= _SCRATCH else self._malloc(len(text))
         self._write(address, text)
         return self._parse(address, len(text))
 
