@@ -146,6 +146,10 @@ class Channel:
         """`CheckStream`, as a call that yields bytes."""
         return self.channel.stream_stream(STREAM, _as_is, _as_is)(messages, timeout=TIMEOUT)
 
+    def watch(self, method: str, message: bytes = b"") -> Any:
+        """A call of one message that yields many, of bytes."""
+        return self.channel.unary_stream(method, _as_is, _as_is)(message, timeout=TIMEOUT)
+
     def filter(self, request: wire.FilterRequest) -> wire.FilterResponse:
         """`Filter`."""
         return wire.FilterResponse.FromString(self.call(f"{NATIVE}Filter", request))

@@ -4,13 +4,16 @@ import os
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import click
 
-from sark_pdp.app import App
 from sark_pdp.cli.options import settings_options
 from sark_pdp.observability import logging
 from sark_pdp.settings import Loaded
+
+if TYPE_CHECKING:
+    from sark_pdp.app import App
 
 _QUESTION = (
     """{"action": "tool:invoke", "user": {"id": "bob", "roles": ["developer"]}, "tool": {"name": "search_code"}}"""
@@ -39,6 +42,10 @@ def serve(loaded: Loaded) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
+    # gRPC's own log has another form, and a line for each caller that fails to shake hands. Read as it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from sark_pdp.app import App
+
     app = App(settings)
     app.start()
     _greet(app)
@@ -46,7 +53,7 @@ def serve(loaded: Loaded) -> None:
     app.stop()
 
 
-def _greet(app: App) -> None:
+def _greet(app: "App") -> None:
     lines = [f"{key:<15} {', '.join(map(str, addresses))}" for key, addresses in sorted(app.listening.items())]
     asked = next(iter(app.listening["listen.grpc"]))
     command = f"{sys.argv[0]} check --set address={asked} --input '{_QUESTION}'"

@@ -18,12 +18,30 @@ class Tls(Struct, frozen=True):
     allowed_sans: tuple[str, ...] = ()
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Raises StartError where a file cannot be read."""
+        """Raises StartError where a file cannot be read, or does not hold what it should."""
+        self._require_usable()
         return grpc.ssl_server_credentials(
             [(_read(self.key_file), _read(self.cert_file))],
             root_certificates=None if self.client_ca_file is None else _read(self.client_ca_file),
             require_client_auth=self.client_ca_file is not None,
         )
+
+    def _require_usable(self) -> None:
+        """gRPC itself would say no more than that it cannot listen."""
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        wanted = (
+            f"tls.cert_file and tls.key_file: {self.cert_file} and {self.key_file} must be a certificate and its key"
+        )
+        try:
+            # With an empty password OpenSSL asks nobody for one.
+            context.load_cert_chain(self.cert_file, self.key_file, password="")
+            if self.client_ca_file is not None:
+                wanted = f"tls.client_ca_file: {self.client_ca_file} must be certificates"
+                context.load_verify_locations(self.client_ca_file)
+        except OSError as error:
+            raise StartError(f"{wanted}, in PEM and without a password") from error
 
 
 def peer_identity(sans: Sequence[bytes], allowed: tuple[str, ...]) -> str | None:
