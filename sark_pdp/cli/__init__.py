@@ -23,7 +23,7 @@ _EXIT_INTERRUPTED = 130
 """128 and the number of SIGINT, as shells have it."""
 
 
-class _Failure(click.ClickException):
+class Failure(click.ClickException):
     """A SarkError as the person at the terminal sees it."""
 
     exit_code = EXIT_ERROR
@@ -52,7 +52,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except SarkError as error:
-            raise _Failure(str(error)) from error
+            raise Failure(str(error)) from error
         except KeyboardInterrupt:
             ctx.exit(_EXIT_INTERRUPTED)
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sark_pdp.cli import Failure
 from sark_pdp.cli.options import settings_options
+from sark_pdp.errors import SarkError
 from sark_pdp.observability import logging
 from sark_pdp.settings import Loaded
 
@@ -50,7 +52,14 @@ def serve(loaded: Loaded) -> None:
     app.start()
     _greet(app)
     stop.wait()
-    app.stop()
+    code = 0
+    try:
+        app.stop()
+    except SarkError as error:
+        Failure(str(error)).show()
+        code = Failure.exit_code
+    # A policy that runs past the grace still has its thread, which an ordinary exit would wait for.
+    os._exit(code)
 
 
 def _greet(app: "App") -> None:

@@ -1,0 +1,52 @@
+"""`sark.pdp.v1.Administration` on its own listener."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from sark_pdp.engine.bundle import read_bundle
+from tests.fix_native import STATUS, Channel, asking, event, failure
+from tests.fix_serve import Sidecar
+
+
+@pytest.fixture(scope="module")
+def admin(wired: Sidecar) -> Iterator[Channel]:
+    with Channel(wired.admin) as opened:
+        yield opened
+
+
+def test_the_status_names_the_bundle_and_no_problem(wired: Sidecar, admin: Channel) -> None:
+    status = admin.status()
+    assert (status.serving, list(status.problems)) == (True, [])
+    configured = wired.settings["policy.bundles"]
+    assert isinstance(configured, list)
+    (bundle,) = status.bundles
+    digest = read_bundle(Path(configured[0]["path"])).digest
+    assert (bundle.name, bundle.revision, bundle.digest, bundle.error) == ("wire", "wire-1", digest, "")
+
+
+def test_the_status_counts_what_the_cache_and_the_trail_hold(wired: Sidecar, admin: Channel) -> None:
+    before = admin.status()
+    with Channel(wired.grpc) as channel:
+        answers = [channel.check(asking("allow", salt="counted")) for _ in range(3)]
+    for answer in answers:
+        event(wired.spool_dir, answer.decision_id)
+    after = admin.status()
+    (l1_before,), (l1,) = before.caches, after.caches
+    assert (l1.name, l1.capacity) == ("l1", 1000)
+    assert (l1.entries - l1_before.entries, l1.misses - l1_before.misses, l1.hits - l1_before.hits) == (1, 1, 2)
+    assert after.audit.sequence >= before.audit.sequence + 3
+    assert after.audit.source == event(wired.spool_dir, answers[0].decision_id).source
+    assert (after.audit.queued, after.audit.dropped) == (0, 0)
+    assert after.audit.spool_bytes > 0
+
+
+def test_a_malformed_request_is_an_invalid_argument(admin: Channel) -> None:
+    assert failure(lambda: admin.call(STATUS, b"\xff")).code == "INVALID_ARGUMENT"
+
+
+def test_reflection_tells_of_administration_alone(admin: Channel) -> None:
+    services = set(ProtoReflectionDescriptorDatabase(admin.channel).get_services())
+    assert services == {"sark.pdp.v1.Administration", "grpc.reflection.v1alpha.ServerReflection"}
