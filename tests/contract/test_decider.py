@@ -1,0 +1,154 @@
+"""What every decider promises to the layer above. Whoever writes another one adds it to `DECIDERS`."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from sark_pdp.cache.memory import MemoryStore
+from sark_pdp.cache.tiers import CachedDecider
+from sark_pdp.decision.service import DecisionService
+from sark_pdp.engine.evaluator import Evaluator
+from sark_pdp.engine.policies import LoadedPolicies, load
+from sark_pdp.engine.wasm.policy import Runtime
+from sark_pdp.errors import EvaluationError
+from sark_pdp.interfaces import Decider, PolicySet
+from sark_pdp.model import Decision, Entrypoint, Outcome, Request, Seconds, Tier
+from sark_pdp.projection import Path
+from sark_pdp.transport.ext_authz import Answers, ReviewedDecider
+from tests.fix_audit import MemorySink
+from tests.fix_engine import a_bundle, a_question
+
+
+class Loaded:
+    """A policy source whose policies are always active."""
+
+    def __init__(self, policies: LoadedPolicies) -> None:
+        self._policies = policies
+
+    def active(self) -> PolicySet:
+        return self._policies
+
+    def entrypoint(self, name: str) -> Entrypoint:
+        return self._policies.entrypoint(name)
+
+
+def bare(_policies: LoadedPolicies) -> Decider:
+    return Evaluator(lambda *_: None)
+
+
+def cached(policies: LoadedPolicies) -> Decider:
+    return CachedDecider(bare(policies), MemoryStore(100), Seconds(60.0))
+
+
+def reviewed(policies: LoadedPolicies) -> Decider:
+    return ReviewedDecider(cached(policies), Answers())
+
+
+def served(policies: LoadedPolicies) -> Decider:
+    return DecisionService(Loaded(policies), cached(policies), MemorySink(), lambda *_: None)
+
+
+DECIDERS: dict[str, Callable[[LoadedPolicies], Decider]] = {
+    "evaluator": bare,
+    "cached": cached,
+    "reviewed": reviewed,
+    "service": served,
+}
+
+READS: dict[str, tuple[list[Path], list[Path]]] = {
+    "t/yes": ([("user", "id")], []),
+    "t/answer": ([("name",)], []),
+    "t/conflict": ([()], []),
+    "t/whole": ([()], []),
+}
+ANSWERS: list[tuple[str, Any, Outcome]] = [
+    ("t/yes", {"user": {"id": "alice"}}, Outcome.ALLOW),
+    ("t/yes", {"user": {"id": "eve"}}, Outcome.DENY),
+    ("t/yes", {"user": {}}, Outcome.UNDEFINED),
+    ("t/answer", {"name": "bob"}, Outcome.ALLOW),
+    ("t/whole", {"allow": 7}, Outcome.ERROR),
+    ("t/whole", {"allow": True, "cache_ttl": 0}, Outcome.ALLOW),
+]
+
+
+@pytest.fixture
+def policies(patient_runtime: Runtime, general_wasm: bytes) -> LoadedPolicies:
+    return load(a_bundle(general_wasm, READS), patient_runtime)
+
+
+@pytest.fixture(params=DECIDERS)
+def decider(request: pytest.FixtureRequest, policies: LoadedPolicies) -> Decider:
+    return DECIDERS[request.param](policies)
+
+
+def question(policies: LoadedPolicies, name: str, document: Any) -> Request:
+    return a_question(policies.entrypoint(name), {**document, "port": 7} if name != "t/whole" else document)
+
+
+def said(decision: Decision) -> tuple[Any, ...]:
+    return decision.verdict.outcome, decision.verdict.reason, decision.verdict.result, decision.projected
+
+
+@pytest.mark.parametrize(("name", "document", "outcome"), ANSWERS)
+def test_every_answer_to_a_question_is_the_same_but_for_its_id(
+    decider: Decider, policies: LoadedPolicies, name: str, document: Any, outcome: Outcome
+) -> None:
+    request = question(policies, name, document)
+    decisions = [decider.decide(request) for _ in range(3)]
+    decisions += [known for known in [decider.decide_nowait(request)] if known is not None]
+    assert decisions[0].verdict.outcome is outcome
+    assert decisions[0].projected == request.entrypoint.projection.project(request.document)
+    assert len({repr(said(decision)) for decision in decisions}) == 1
+    assert len({decision.id for decision in decisions}) == len(decisions)
+    assert {UUID(decision.id).version for decision in decisions} == {7}
+    assert min(decision.age for decision in decisions) >= 0
+
+
+@pytest.mark.parametrize(("name", "document", "outcome"), ANSWERS)
+def test_what_is_not_known_is_not_answered_at_once(
+    decider: Decider, policies: LoadedPolicies, name: str, document: Any, outcome: Outcome
+) -> None:
+    assert decider.decide_nowait(question(policies, name, document)) is None
+
+
+def test_only_what_may_be_kept_may_be_reused(decider: Decider, policies: LoadedPolicies) -> None:
+    for name, document, outcome in ANSWERS:
+        for _ in range(2):
+            decision = decider.decide(question(policies, name, document))
+            lasting = outcome is not Outcome.ERROR and "cache_ttl" not in document
+            assert lasting or not decision.reusable
+            assert lasting or decision.tier is Tier.EVALUATED
+
+
+def test_an_evaluation_that_fails_is_an_error_of_that_question_alone(
+    decider: Decider, policies: LoadedPolicies
+) -> None:
+    failing = question(policies, "t/conflict", {"left": 1, "right": 1})
+    for _ in range(2):
+        if isinstance(decider, DecisionService):
+            assert decider.decide(failing).verdict.outcome is Outcome.ERROR
+        else:
+            with pytest.raises(EvaluationError, match="the policy aborted"):
+                decider.decide(failing)
+        assert decider.decide_nowait(failing) is None
+        assert decider.decide(question(policies, *ANSWERS[0][:2])).verdict.outcome is Outcome.ALLOW
+
+
+def test_threads_get_each_the_answer_to_its_own_question(decider: Decider, policies: LoadedPolicies) -> None:
+    def run(thread: int) -> None:
+        for turn in range(100):
+            name = str((thread * 31 + turn) % 40)
+            decision = decider.decide(question(policies, "t/answer", {"name": name}))
+            assert said(decision) == (
+                Outcome.ALLOW,
+                f"hello {name}",
+                {"allow": True, "reason": f"hello {name}"},
+                {"name": name},
+            )
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(run, thread) for thread in range(8)]:
+            done.result()
