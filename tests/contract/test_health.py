@@ -63,8 +63,9 @@ def test_watches_that_were_given_up_make_room_for_others(serve: Serve, shared_st
         return len(watched) == 3
 
     for _ in range(2):
+        watched: list[Any] = []
         with Channel(served.grpc) as channel:
-            wait_until(partial(another, channel, []))
+            wait_until(partial(another, channel, watched))
             refused = failure(partial(next, channel.watch(WATCH)))
             assert refused.code == "RESOURCE_EXHAUSTED"
             assert refused.trailing["grpc-retry-pushback-ms"] == "1000"
