@@ -167,7 +167,7 @@ def test_failed_instances_give_their_memory_back(patient: WasmPolicy) -> None:
     fail()
     gc.collect()
     before = process.memory_info().rss
-    for _ in range(5):
+    for _ in range(3):
         fail()
     # Each held 64 MiB.
     assert process.memory_info().rss - before < 32 * MEBI
