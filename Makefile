@@ -67,6 +67,10 @@ format: .venv/.dev tools ## Rewrite code and policies in the project's style
 	$(BIN)/ruff format .
 	$(OPA) fmt --write policies
 
+.PHONY: soak
+soak: .venv/.dev ## Kill and stop a process among 100,000 decisions, and compare its audit trail with what was answered
+	SARK_SOAK_DECISIONS=100000 $(BIN)/python -m pytest -rP tests/integration/test_crash.py $(ARGS)
+
 .PHONY: proto
 proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 	$(BIN)/python proto/generate.py
