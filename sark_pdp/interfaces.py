@@ -73,11 +73,15 @@ class DecisionStore(Protocol):
 class AuditSink(Protocol):
     """Takes what is to be recorded, and never makes an answer wait."""
 
+    @property
+    def required(self) -> bool:
+        """Whether an answer whose record was dropped must not be given (`audit.on_full: deny`)."""
+
     def put_nowait(self, record: AuditRecord) -> bool:
         """False where the record had to be dropped; it is counted then."""
 
     def accepts(self) -> bool:
-        """False where no decision may be answered because it could not be recorded (`audit.on_full: deny`)."""
+        """False where records are required and there is no room for one at this moment."""
 
 
 class Clock(Protocol):

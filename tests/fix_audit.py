@@ -61,7 +61,7 @@ class MemorySink:
         self.records: list[AuditRecord] = []
         self.dropped = 0
         self._capacity = capacity
-        self._deny = deny
+        self.required = deny
 
     def put_nowait(self, record: AuditRecord) -> bool:
         if len(self.records) >= self._capacity:
@@ -71,7 +71,7 @@ class MemorySink:
         return True
 
     def accepts(self) -> bool:
-        return not self._deny or len(self.records) < self._capacity
+        return not self.required or len(self.records) < self._capacity
 
 
 def new_id() -> DecisionId:

@@ -73,7 +73,8 @@ class AuditQueue:
         self._spool = spool
         self._clock = clock
         self._source = Source(name, spool.next_number, key, clock)
-        self._deny = on_full == "deny"
+        self.required = on_full == "deny"
+        """An answer whose record was dropped must not be given."""
         self._capacity = capacity
         # What put_nowait compares with: zero while the spool is full, and once the queue is closed.
         self._limit = 0
@@ -119,8 +120,8 @@ class AuditQueue:
         return True
 
     def accepts(self) -> bool:
-        """False where `on_full` is deny and a record would be dropped."""
-        return not self._deny or len(self._queue) < self._limit
+        """False where records are required and one would be dropped now."""
+        return not self.required or len(self._queue) < self._limit
 
     def statistics(self) -> Statistics:
         """As of now; the numbers are read one after the other."""

@@ -69,7 +69,7 @@ class DecisionService:
         event = DecisionId(str(uuid7()))
         decisions = tuple(replace(self._ask(request), id=event) for request in requests)
         record = FilterRecord(event, time.time_ns(), resource_field, requests, decisions, time.monotonic_ns() - began)
-        if not self._audit.put_nowait(record) and not self._audit.accepts():
+        if not self._audit.put_nowait(record) and self._audit.required:
             decisions = tuple(replace(self._failed(request, _NOT_RECORDED), id=event) for request in requests)
         for decision in decisions:
             self._observe(decision.verdict.outcome, decision.tier)
@@ -92,7 +92,7 @@ class DecisionService:
 
     def _recorded(self, request: Request, decision: Decision, began_ns: int) -> Decision:
         record = DecisionRecord(decision.id, time.time_ns(), request, decision, time.monotonic_ns() - began_ns)
-        if not self._audit.put_nowait(record) and not self._audit.accepts():
+        if not self._audit.put_nowait(record) and self._audit.required:
             decision = self._failed(request, _NOT_RECORDED)
         self._observe(decision.verdict.outcome, decision.tier)
         return decision

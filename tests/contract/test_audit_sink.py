@@ -52,10 +52,12 @@ def test_a_full_sink_drops_and_goes_on_accepting(make_sink: MakeSink) -> None:
     sink = make_sink("drop", 1)
     put_until_full(sink)
     assert sink.accepts()
+    assert not sink.required
 
 
 def test_a_full_sink_that_shall_deny_accepts_nothing(make_sink: MakeSink) -> None:
     sink = make_sink("deny", 1)
+    assert sink.required
     assert sink.accepts()
     put_until_full(sink)
     assert not sink.accepts()
