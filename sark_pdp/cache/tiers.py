@@ -24,7 +24,7 @@ class CachedDecider:
         self._misses = Counter()
 
     def decide(self, request: Request) -> Decision:
-        """From the store, else from the next decider, once for all who ask the same at the same time."""
+        """From the store, else from the next decider; once for all who ask the same at a time, where it may be kept."""
         projected = request.entrypoint.projection.project(request.document)
         key = key_of(request.entrypoint.fingerprint, projected)
         known = self._known(key, projected, request.max_age)
@@ -36,7 +36,12 @@ class CachedDecider:
             # An evaluation that another caller began may already be older than this one accepts.
             return self._evaluate(key, asked)
         decision, own = self._flights.run(key, request.deadline, lambda: self._evaluate(key, asked))
-        return decision if own else replace(decision, id=DecisionId(str(uuid7())))
+        if own:
+            return decision
+        if not self._lifetime(decision.verdict, deterministic=request.entrypoint.deterministic):
+            # To share an evaluation that began before is to reuse its verdict: this one is for one request.
+            return self._evaluate(key, asked)
+        return replace(decision, id=DecisionId(str(uuid7())))
 
     def decide_nowait(self, request: Request) -> Decision | None:
         """From the store alone."""

@@ -220,8 +220,9 @@ def test_a_refusal_that_lasts_replaces_nothing_but_its_own_key(cached: CachedDec
 class Gate:
     """An evaluation that waits until it is let through."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, verdict: Verdict = ALLOWED) -> None:
         self.evaluations = 0
+        self._verdict = verdict
         self.begun = threading.Event()
         self.open = threading.Event()
         self._error = error
@@ -232,7 +233,8 @@ class Gate:
         assert self.open.wait(30)
         if self._error is not None:
             raise self._error
-        return Decision(new_id(), ALLOWED, Tier.EVALUATED, request.entrypoint.projection.project(request.document))
+        projected = request.entrypoint.projection.project(request.document)
+        return Decision(new_id(), self._verdict, Tier.EVALUATED, projected)
 
     def decide_nowait(self, _request: Request) -> Decision | None:
         return None
@@ -266,6 +268,23 @@ def test_who_asks_the_same_at_the_same_time_shares_one_evaluation() -> None:
     assert len({decision.id for decision in decisions}) == 9
     assert {(decision.verdict.reason, decision.tier) for decision in decisions} == {("because", Tier.EVALUATED)}
     assert counts(cached) == (0, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "verdict"),
+    [(CLOCKED, ALLOWED), (PURE, replace(ALLOWED, cache_ttl=Seconds(0.0)))],
+    ids=["not deterministic", "not for reuse"],
+)
+def test_what_may_not_be_kept_is_not_shared(entrypoint: FakeEntrypoint, verdict: Verdict) -> None:
+    gate = Gate(verdict=verdict)
+    cached = CachedDecider(gate, MemoryStore(100), TTL)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(cached.decide, question(entrypoint=entrypoint)) for _ in range(4)]
+        wait_until(lambda: waiting(cached) == 3)
+        gate.open.set()
+        decisions = [done.result() for done in asked]
+    assert gate.evaluations == 4
+    assert len({decision.id for decision in decisions}) == 4
 
 
 def test_all_who_share_an_evaluation_share_its_error() -> None:
