@@ -63,7 +63,7 @@ def _verdict_of_object(result: dict[str, Json], result_json: bytes) -> Verdict:
 
 
 def _paths(result: dict[str, Json], field: str) -> tuple[tuple[str, ...], ...] | None:
-    """Paths in the forms of OPA's `json.remove`: "a/b" or ["a", "b"]."""
+    """Paths in the forms of OPA's `json.remove`: "a/b", with ~1 for / and ~0 for ~ in a step, or ["a", "b"]."""
     stated = result.get(field)
     if stated is None:
         return None
@@ -74,7 +74,7 @@ def _paths(result: dict[str, Json], field: str) -> tuple[tuple[str, ...], ...] |
 
 def _path(item: Any, field: str) -> tuple[str, ...]:
     if type(item) is str:
-        path = tuple(item.strip("/").split("/"))
+        path = tuple(step.replace("~1", "/").replace("~0", "~") for step in item.strip("/").split("/"))
     elif type(item) is list and all(type(step) is str for step in item):
         path = tuple(item)
     else:

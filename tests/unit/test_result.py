@@ -81,6 +81,7 @@ def test_a_field_of_a_wrong_type_never_allows(result: Any, problem: str) -> None
 
 FIELDS: list[tuple[str, Any, Any]] = [
     ("remove_parameters", ["a", "b/c", "/d/e/", ["f", "g/h"]], (("a",), ("b", "c"), ("d", "e"), ("f", "g/h"))),
+    ("remove_parameters", ["a~1b/~0c/~01", ["a~1b"]], (("a/b", "~c", "~1"), ("a~1b",))),
     ("remove_parameters", [], ()),
     ("remove_parameters", None, None),
     ("redact_parameters", ["list/0/secret"], (("list", "0", "secret"),)),
