@@ -197,7 +197,11 @@ class _SourceCheck:
 
     def _check_own(self, sequence: int, event_type: str, payload: bytes) -> None:
         """The events that say something of the source itself."""
-        details = _details.decode(payload).details
+        try:
+            details = _details.decode(payload).details
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.report.add(f"event {sequence} is not readable")
+            return
         if event_type == STARTED:
             self.previous = details.get("previous")
         elif event_type == GAP:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sark_pdp.audit.chain import link
 from sark_pdp.audit.reader import SpoolReader
-from sark_pdp.audit.source import Source
+from sark_pdp.audit.source import Sealed, Source
 from sark_pdp.audit.spool import DATABASE, Spool
 from sark_pdp.audit.verify import Report, verify
 from sark_pdp.errors import AuditError
@@ -268,6 +269,18 @@ def test_a_record_that_came_twice_shows_by_its_id(directory: Path) -> None:
     spool.append(source.segment([source.started(None), source.seal(record), source.seal(record)]))
     spool.close()
     assert verified(directory).sources[0].findings == [f"event 3 has the id of another one, {record.id}"]
+
+
+@pytest.mark.parametrize("details", [b'"details":5', b'"nothing":{}', b'"details":{"dropped":' + b"[" * 5000])
+def test_an_own_event_without_its_details_is_a_difference(directory: Path, details: bytes) -> None:
+    spool = Spool(directory, 2**30)
+    source = Source("pod", spool.next_number, None, ManualClock())
+    first, gap = source.started(None), source.gap(5, 1, 2)
+    payload = gap.payload[: gap.payload.index(b'"details"')] + details + b"}"
+    forged = Sealed(link(None)(first.chain, payload), payload)
+    spool.append(source.segment([first, forged]))
+    spool.close()
+    assert "event 2 is not readable" in verified(directory).sources[0].findings
 
 
 def test_dropped_records_are_told_and_are_no_difference(directory: Path) -> None:
