@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from sark_pdp.model import Document, Json, Origin
 
+_SARK_FIELDS = frozenset({"user", "action", "tool", "tool_name", "server", "server_name", "source_agent"})
 _WIDEST_ID = 64
 """Bits; a larger integer is no id."""
 
@@ -26,7 +27,8 @@ class Subjects(Struct, frozen=True):
 
 def subjects_of(document: Document, origin: Origin) -> Subjects:
     """The subjects of a document; what it does not tell is taken from what the transport saw."""
-    if type(document.get("attributes")) is dict:
+    # Whoever fills in a SARK document must not be able to hide its user behind attributes of no meaning there.
+    if type(document.get("attributes")) is dict and document.keys().isdisjoint(_SARK_FIELDS):
         return _of_ext_authz(document, origin)
     user = document.get("user")
     tool = document.get("tool")

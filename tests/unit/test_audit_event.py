@@ -117,6 +117,11 @@ ORIGIN = Origin("192.0.2.1", "grpc-go/1", "client.example")
     [
         pytest.param(SARK, ("u-1", "alice@example.com", "s-1", "search", "10.0.0.7", "grpc-go/1"), id="sark"),
         pytest.param(EXT_AUTHZ, ("spiffe://a/b", None, None, "search", "10.0.0.9", "curl/8"), id="ext_authz"),
+        pytest.param(
+            {**SARK, "attributes": {}},
+            ("u-1", "alice@example.com", "s-1", "search", "10.0.0.7", "grpc-go/1"),
+            id="sark, attributes that mean nothing",
+        ),
         pytest.param({}, ("client.example", None, None, None, "192.0.2.1", "grpc-go/1"), id="nothing"),
         pytest.param(
             {"user": {"id": 7}, "tool_name": "t", "server_name": "s"},
