@@ -164,6 +164,17 @@ def test_where_the_child_fails_the_process_compiles_itself(
     _require_one_warning(caplog, "the compiling child ended with 1: no message")
 
 
+def test_the_child_runs_nothing_that_lies_in_the_current_folder(
+    engine: wasmtime.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    (planted / "wasmtime.py").write_text(f"open({str(planted / 'ran')!r}, 'w')")
+    monkeypatch.chdir(planted)
+    assert run(engine, Modules(engine, tmp_path / "compiled").module(WASM)) == 7
+    assert (caplog.records, (planted / "ran").exists()) == ([], False)
+
+
 def test_a_compilation_without_end_is_refused(
     engine: wasmtime.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,8 @@ def _require_own(path: Path) -> None:
 def _compile_in_child(wasm: bytes, file: Path) -> None:
     try:
         child = subprocess.run(  # noqa: S603  # this interpreter, this module
-            [sys.executable, "-m", __name__, str(file)],
+            # -P: -m would put the current folder before all others, and run whatever is named like a module there.
+            [sys.executable, "-P", "-m", __name__, str(file)],
             input=wasm,
             capture_output=True,
             timeout=_COMPILE_SECONDS,
