@@ -173,11 +173,12 @@ def stats(spool: _Spool, selection: Selection, *, as_json: bool) -> None:
 
 
 @audit.command(
+    short_help="Check that nothing was changed, taken out or added.",
     epilog="\b\nExamples:\n"
     "  sark-pdp audit verify\n"
     "  sark-pdp audit verify --spool /backup/audit --key-file chain.key --json\n"
     "\b\n"
-    "Exit codes: 0 no difference (the end of a source may be unproven), 1 differences, 2 could not be checked."
+    "Exit codes: 0 no difference (the end of a source may be unproven), 1 differences, 2 could not be checked.",
 )
 @_spool_options
 @click.option(

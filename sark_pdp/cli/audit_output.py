@@ -1,17 +1,16 @@
 """How events, counts and what `verify` found look on a terminal. What callers wrote is made harmless first."""
 
 import json
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from sark_pdp.audit.event import Event
 from sark_pdp.audit.search import Counts
 from sark_pdp.audit.verify import Report, SourceReport
+from sark_pdp.cli import terminal
 from sark_pdp.model import Json
 
 _STYLES = {"allow": "green", "deny": "yellow", "undefined": "yellow", "error": "red"}
@@ -32,11 +31,11 @@ _ENDS = {
 
 def print_events(events: Iterable[Event]) -> None:
     """A table."""
-    console = _console()
-    # A narrow terminal has no room for these; `tail` and `--json` show them.
-    left_out = {"Server", "Policy"} if console.width < _WIDE else set()
+    console = terminal.console()
+    # A narrow terminal has no room for these; a pipe, `tail` and `--json` show them.
+    left_out = {"Action", "Server", "Policy"} if console.width < _WIDE else set()
     shown = [index for index, name in enumerate(_COLUMNS) if name not in left_out]
-    table = _table(*(Column(_COLUMNS[index], no_wrap=index < _UNBROKEN) for index in shown))
+    table = terminal.table(*(Column(_COLUMNS[index], no_wrap=index < _UNBROKEN) for index in shown))
     for event in events:
         cells = _cells(event)
         table.add_row(*(cells[index] for index in shown))
@@ -45,7 +44,7 @@ def print_events(events: Iterable[Event]) -> None:
 
 def print_lines(events: Iterable[Event]) -> None:
     """A line each, for what goes on."""
-    console = _console()
+    console = terminal.console()
     for event in events:
         cells = [cell for cell in _cells(event) if cell.plain]
         console.print(Text("  ").join(cells), soft_wrap=True)
@@ -55,11 +54,11 @@ def print_counts(counts: Counts) -> None:
     """The span and the rate, then a table."""
     seconds = (datetime.fromisoformat(counts.until) - datetime.fromisoformat(counts.since)).total_seconds()
     rate = f", {counts.events / seconds:,.1f} events/s" if seconds else ""
-    console = _console()
-    console.print(Text(f"{counts.events:,} events from {counts.since} to {counts.until}{rate}"))
+    console = terminal.console()
+    console.print(Text(f"{counts.events:,} events from {counts.since} to {counts.until}{rate}"), soft_wrap=True)
     if counts.dropped:
         console.print(Text(f"{counts.dropped:,} more were dropped, as audit_gap events say", "red"))
-    table = _table("", "", "Events")
+    table = terminal.table("", "", "Events")
     for title, counter, most in (
         ("Decision", counts.decisions, None),
         ("Type", counts.types, None),
@@ -75,14 +74,15 @@ def print_counts(counts: Counts) -> None:
 
 def print_report(report: Report) -> None:
     """A table of the sources, the differences, and what was proven in words."""
-    console = _console()
-    table = _table("Source", "Events", "From", "To", "Chain", "End", "Dropped", "Differences")
+    console = terminal.console()
+    # As in a list of events.
+    times = ("From", "To") if console.width >= _WIDE else ()
+    table = terminal.table("Source", "Events", *times, "Chain", "End", "Dropped", Column("Differences", no_wrap=True))
     for source in report.sources:
         table.add_row(
             _plain(source.source),
             f"{source.events:,}",
-            _plain(source.since[:_TIME_WIDTH].replace("T", " ")),
-            _plain(source.until[:_TIME_WIDTH].replace("T", " ")),
+            *(_plain(time[:_TIME_WIDTH].replace("T", " ")) for time in (source.since, source.until) if times),
             _CHAINS[source.chain],
             _ENDS[source.end],
             f"{source.dropped:,}",
@@ -153,12 +153,3 @@ def _summary(details: dict[str, Json]) -> str:
 def _plain(text: str) -> Text:
     """The text without what a terminal would act upon: control, direction and other invisible characters."""
     return Text("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text), overflow="fold")
-
-
-def _table(*columns: Column | str) -> Table:
-    return Table(*columns, box=None, pad_edge=False, header_style="bold")
-
-
-def _console() -> Console:
-    # What reads a pipe wants each event on one line.
-    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)

@@ -56,7 +56,7 @@ def check(loaded: Loaded, *, policy: str, source: str, as_json: bool) -> None:
 
 
 def _document(source: str) -> Document:
-    if source.lstrip().startswith("{"):
+    if source.lstrip()[:1] in {"{", "["}:
         text = source.encode()
     elif source == "-":
         if sys.stdin.isatty():
@@ -92,11 +92,11 @@ def _shown(answer: Answer) -> dict[str, object]:
 
 
 def _show(answer: Answer) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, pad_edge=False)
+    from sark_pdp.cli import terminal
+
+    table = terminal.table(header=False)
     table.add_row("decision", Text(answer.outcome.name.lower(), f"bold {_STYLES[answer.outcome]}"))
     shown = {
         "reason": answer.reason,
@@ -111,7 +111,7 @@ def _show(answer: Answer) -> None:
     for name, value in shown.items():
         if value:
             table.add_row(name, Text(value, overflow="fold"))
-    Console().print(table)
+    terminal.console().print(table)
 
 
 def _json(value: object) -> str | None:

@@ -1,6 +1,5 @@
 """`sark-pdp config`: what the settings are, where each came from, and what there is to set."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -44,14 +43,13 @@ def _pretty(value: object) -> str:
 
 
 def _print_table(loaded: Loaded) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("Setting", "Value", "From", box=None, pad_edge=False, header_style="bold")
+    from sark_pdp.cli import terminal
+
+    table = terminal.table("Setting", "Value", "From")
     for key, value in shown_values(loaded).items():
         style = "dim" if loaded.origins[key] == DEFAULT else ""
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         table.add_row(*(Text(cell, style, overflow="fold") for cell in (key, text, loaded.origins[key])))
-    # What reads a pipe wants each setting on one line.
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+    terminal.console().print(table)

@@ -68,32 +68,34 @@ def _channel(address: Address, tls: TlsSettings) -> grpc.Channel:
 
 
 def _show(answer: GetStatusResponse) -> None:
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    console = Console()
+    from sark_pdp.cli.terminal import console as make_console
+    from sark_pdp.cli.terminal import table
+
+    console = make_console()
     console.print("[green]serving[/]" if answer.serving else "[red]not serving[/]")
-    bundles = Table("Bundle", "Revision", "Digest", "Last error")
+    bundles = table("Bundle", "Revision", "Digest", "Last error")
     for bundle in answer.bundles:
         bundles.add_row(*map(escape, (bundle.name, bundle.revision or "-", bundle.digest[:12], bundle.error or "-")))
-    caches = Table("Cache", "Entries", "Capacity", "Hits", "Misses", "Hit rate")
+    caches = table("Cache", "Entries", "Capacity", "Hits", "Misses", "Hit rate")
     for cache in answer.caches:
         asked = cache.hits + cache.misses
         rate = f"{cache.hits / asked:.1%}" if asked else "-"
         caches.add_row(cache.name, *map(_count, (cache.entries, cache.capacity, cache.hits, cache.misses)), rate)
-    audit = Table("Audit source", "Committed", "Queued", "Spool", "Dropped")
+    audit = table("Audit source", "Committed", "Queued", "Spool", "Dropped")
     trail = answer.audit
     audit.add_row(
         escape(trail.source),
         *map(_count, (trail.sequence, trail.queued)),
-        f"{trail.spool_bytes / (1 << 20):.1f} MiB",
+        f"{trail.spool_bytes / 1024:,.0f} KiB",
         _count(trail.dropped),
     )
-    for table in (bundles, caches, audit):
-        console.print(table)
+    for section in (bundles, caches, audit):
+        console.print()
+        console.print(section)
     for problem in answer.problems:
-        console.print(f"[red]{escape(problem)}[/]")
+        console.print(f"\n[red]{escape(problem)}[/]", soft_wrap=True)
 
 
 def _count(number: Any) -> str:

@@ -1,11 +1,17 @@
 """`sark-pdp audit` over real spools."""
 
+import fcntl
 import json
+import os
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +247,36 @@ def test_every_command_has_help_with_examples() -> None:
         result = run(command, "--help")
         assert result.exit_code == 0
         assert f"sark-pdp audit {command}" in result.stdout
+
+
+def in_terminal(columns: int, *arguments: object) -> list[str]:
+    """What a person sees on a terminal of this width, without colours."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    program = [sys.executable, "-c", "from sark_pdp.cli import main; main()", "audit", *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    with subprocess.Popen(program, stdout=theirs, env=environment | {"TERM": "xterm"}) as process:
+        os.close(theirs)
+        shown = b""
+        # Where nobody writes to a terminal any more, Linux fails the reading.
+        with suppress(OSError):
+            while read := os.read(ours, 4096):
+                shown += read
+    os.close(ours)
+    assert process.returncode == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+
+
+def test_events_fit_into_a_narrow_terminal(spool: Path) -> None:
+    """What does not fit is left out, rather than each word broken."""
+    lines = in_terminal(80, "list", "--spool", spool)
+    assert lines[0].split() == ["Time", "Event", "User", "Tool", "Reason"]
+    assert all(len(line) <= 80 for line in lines)
+    assert len(lines) == 1 + len(RECORDS) + len(("source_started", "source_stopped"))
+
+
+def test_a_verification_fits_into_a_narrow_terminal(spool: Path) -> None:
+    lines = in_terminal(80, "verify", "--spool", spool)
+    assert lines[0].split() == ["Source", "Events", "Chain", "End", "Dropped", "Differences"]
+    assert lines[1].startswith("pod/")
+    assert lines[1].split()[1:3] == ["5", "keyless"]

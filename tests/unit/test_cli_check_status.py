@@ -48,6 +48,16 @@ def test_check_prints_a_table_for_people(wired: Sidecar) -> None:
     assert event(wired.spool_dir, rows["decision id"]).decision == "allow"
 
 
+@pytest.mark.parametrize(("command", "arguments"), [("check", ["--input", ALLOWED]), ("status", [])])
+def test_in_a_pipe_no_row_is_wrapped(wired: Sidecar, command: str, arguments: Sequence[str]) -> None:
+    known = [f"--set={key}={wired.settings[key]}" for key in ("listen.grpc", "listen.admin")]
+    narrow, wide = (
+        CliRunner().invoke(cli.main, [command, *known, *arguments], env={"COLUMNS": columns}).stdout.splitlines()
+        for columns in ("20", "200")
+    )
+    assert len(narrow) == len(wide)
+
+
 @pytest.mark.parametrize("source", ["standard input", "-", "file", "itself"])
 def test_check_takes_its_input_from_where_it_is_told(wired: Sidecar, tmp_path: Path, source: str) -> None:
     file = tmp_path / "request.json"
@@ -70,7 +80,7 @@ def test_check_asks_the_entrypoint_that_it_is_told(wired: Sidecar) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--input", "[]"], "--input: "),
+        (["--input", "[]"], "--input: expected a JSON object"),
         (["--input", "{"], "--input: expected a JSON object"),
         (["--input", "/no/such/file.json"], "--input: /no/such/file.json: No such file"),
         (["--input", ALLOWED, "--policy", "wire/nope"], "wire/nope"),
