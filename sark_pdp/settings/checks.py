@@ -77,14 +77,12 @@ def _check_bundles(settings: Settings, origins: Mapping[str, str]) -> None:
     bundles, origin = settings.policy.bundles, origins["policy.bundles"]
     if not bundles:
         raise _wrong("policy.bundles", "[]", origin, "is empty; expected at least one bundle")
-    names = [bundle.name for bundle in bundles]
-    if len(set(names)) < len(names):
-        raise _wrong("policy.bundles", str(names), origin, "has one name twice; expected a name of its own for each")
-    for index, bundle in enumerate(bundles):
-        if origin != "default" and not os.access(bundle.path, os.R_OK):
-            raise _wrong(
-                f"policy.bundles[{index}].path", f"'{bundle.path}'", origin, "cannot be read; expected a bundle"
-            )
+    if len(bundles) > 1:
+        names = [bundle.name for bundle in bundles]
+        raise _wrong("policy.bundles", str(names), origin, "names more than one bundle; expected one that holds all")
+    (bundle,) = bundles
+    if origin != "default" and not os.access(bundle.path, os.R_OK):
+        raise _wrong("policy.bundles[0].path", f"'{bundle.path}'", origin, "cannot be read; expected a bundle")
 
 
 def _shown(addresses: tuple[object, ...]) -> str:

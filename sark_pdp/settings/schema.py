@@ -53,7 +53,8 @@ class PolicySettings(Struct, frozen=True, kw_only=True):
     """What is asked."""
 
     bundles: Annotated[
-        tuple[BundleSettings, ...], _derived("The bundles to load.", "the bundle that is packed with this program")
+        tuple[BundleSettings, ...],
+        _derived("The bundle to load: a list of one.", "the bundle that is packed with this program"),
     ]
     entrypoint: Annotated[str, Meta(description="Asked where a request names no policy.")] = "sark/mcp/decision"
     ext_authz_entrypoint: Annotated[str, Meta(description="Asked for each call of Envoy's ext_authz.")] = (

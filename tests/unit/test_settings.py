@@ -263,7 +263,7 @@ BAD_ELEMENTS = [
     ("policy.bundles", [{"name": 1, "path": "/x"}], "policy.bundles[0].name: 1"),
     ("policy.bundles", ["/x"], "policy.bundles[0]: '/x' (flag) is not a mapping"),
     ("policy.bundles", [{"name": "a", "path": "/no/such"}], "policy.bundles[0].path: '/no/such'"),
-    ("policy.bundles", [{"name": "a", "path": "/"}, {"name": "a", "path": "/"}], "has one name twice"),
+    ("policy.bundles", [{"name": "a", "path": "/"}, {"name": "b", "path": "/"}], "more than one bundle"),
 ]
 
 
