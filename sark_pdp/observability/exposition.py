@@ -107,7 +107,7 @@ class _Exposition(Collector):
             "grpc_server_handled", "Calls that were answered, with any status.", labels=[*labels, "grpc_code"]
         )
         handling = HistogramMetricFamily(
-            "grpc_server_handling_seconds", "Time from a message's arrival to its answer.", labels=labels
+            "grpc_server_handling_seconds", "Time from when a call was taken up until it ended.", labels=labels
         )
         for calls in self._metrics.all_calls():
             values = [calls.kind, calls.service, calls.method]

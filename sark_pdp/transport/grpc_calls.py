@@ -129,11 +129,16 @@ class Calls:
 
     def _refused_unary(self, _message: bytes, context: grpc.ServicerContext) -> bytes:
         """Too many calls are in flight."""
-        return _sent(self._refusal(Refusal.TOO_MANY_CALLS), context)
+        return _sent(self._refused_call(), context)
 
     def _refused_stream(self, _messages: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
         """The same for a call that would stay open."""
-        yield _sent(self._refusal(Refusal.TOO_MANY_CALLS), context)
+        yield _sent(self._refused_call(), context)
+
+    def _refused_call(self) -> Reply:
+        reply = self._refusal(Refusal.TOO_MANY_CALLS)
+        self._metrics.handled(reply.status, 0.0)
+        return reply
 
     def _answer(self, metadata: Metadata, message: bytes) -> Reply:
         size = len(message)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -239,6 +240,8 @@ def test_over_a_limit_calls_are_refused_at_once_and_counted(
 ) -> None:
     slow = SlowCalls(channel, number, fill=fill)
     before = metric(wired, "sark_shed_requests_total")
+    refused = partial(metric, wired, "grpc_server_handled_total", grpc_code="ResourceExhausted")
+    refused_before = refused()
     native, envoy = [], []
 
     def both_refused() -> bool:
@@ -262,6 +265,8 @@ def test_over_a_limit_calls_are_refused_at_once_and_counted(
         assert [header.header.key for header in answer.denied_response.headers] == ["retry-after"]
     slow.finish()
     assert metric(wired, "sark_shed_requests_total") - before == len(native) + len(envoy)
+    # To Envoy a refusal is an answer.
+    assert refused() - refused_before == len(native)
 
 
 def test_a_stream_answers_a_message_over_the_byte_limit_and_lives(channel: Channel) -> None:
