@@ -24,6 +24,8 @@ LOCK: Final = "audit.lock"
 APPLICATION_ID: Final = 0x5341524B
 """`SARK`, in the header of the database file."""
 VERSION: Final = 1
+_FAILURES: Final = (sqlite3.Error, MemoryError)
+"""SQLite's own want of memory is a MemoryError; it may pass, and the trail goes on then."""
 
 _SCHEMA = """
 CREATE TABLE sources (
@@ -83,11 +85,12 @@ class Spool:
             database.execute(_INSERT, (segment.number, first, self._encode(segment.events)))
             database.execute(_END, end)
             database.execute("COMMIT")
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             # What failed may have ended the transaction already; there is nothing to add to the first error.
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*_FAILURES):
                 database.execute("ROLLBACK")
-            raise AuditError(f"The audit spool in {self.directory} cannot be written: {error}") from error
+            problem = str(error) or type(error).__name__
+            raise AuditError(f"The audit spool in {self.directory} cannot be written: {problem}") from error
 
     def used_bytes(self) -> int:
         """What the events take up; pages that were freed are not counted, for they are used again."""
@@ -96,8 +99,9 @@ class Spool:
                 self._database.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("page_count", "freelist_count", "page_size")
             )
-        except sqlite3.Error as error:
-            raise AuditError(f"The audit spool in {self.directory} cannot be read: {error}") from error
+        except _FAILURES as error:
+            problem = str(error) or type(error).__name__
+            raise AuditError(f"The audit spool in {self.directory} cannot be read: {problem}") from error
         return int((pages - free) * size)
 
     def close(self) -> None:
@@ -132,7 +136,7 @@ def _lock(directory: Path) -> int:
         os.close(lock)
         raise StartError(
             f"The audit spool directory {directory} has a writer already (process {holder or 'unknown'});"
-            " each process needs one of its own"
+            " stop it, or set another audit.spool_dir or state_dir"
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
