@@ -95,7 +95,7 @@ clean: ## Remove what was installed and built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.run: .venv/pyvenv.cfg requirements.lock pyproject.toml
-	@echo "installing what runs, from requirements.lock"
+	@echo "installing what runs, from requirements.lock; the first time takes a minute or two"
 	$(PIP_INSTALL) $(LOCKED) --requirement requirements.lock
 	$(PIP_INSTALL) --no-deps --no-index --no-build-isolation --editable .
 	touch $@
