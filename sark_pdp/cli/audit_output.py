@@ -16,7 +16,7 @@ from sark_pdp.model import Json
 _STYLES = {"allow": "green", "deny": "yellow", "undefined": "yellow", "error": "red"}
 _MOST_TOOLS = 10
 _TIME_WIDTH = 19
-_COLUMNS = ("Time", "Event", "User", "Action", "Server", "Tool", "Policy", "Reason")
+_COLUMNS = ("Time (UTC)", "Event", "User", "Action", "Server", "Tool", "Policy", "Reason")
 _UNBROKEN = 2
 """So many columns are never wrapped."""
 _WIDE = 100
@@ -76,7 +76,7 @@ def print_report(report: Report) -> None:
     """A table of the sources, the differences, and what was proven in words."""
     console = terminal.console()
     # As in a list of events.
-    times = ("From", "To") if console.width >= _WIDE else ()
+    times = ("From (UTC)", "To (UTC)") if console.width >= _WIDE else ()
     table = terminal.table("Source", "Events", *times, "Chain", "End", "Dropped", Column("Differences", no_wrap=True))
     for source in report.sources:
         table.add_row(

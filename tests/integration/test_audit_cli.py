@@ -270,7 +270,7 @@ def in_terminal(columns: int, *arguments: object) -> list[str]:
 def test_events_fit_into_a_narrow_terminal(spool: Path) -> None:
     """What does not fit is left out, rather than each word broken."""
     lines = in_terminal(80, "list", "--spool", spool)
-    assert lines[0].split() == ["Time", "Event", "User", "Tool", "Reason"]
+    assert lines[0].split() == ["Time", "(UTC)", "Event", "User", "Tool", "Reason"]
     assert all(len(line) <= 80 for line in lines)
     assert len(lines) == 1 + len(RECORDS) + len(("source_started", "source_stopped"))
 
