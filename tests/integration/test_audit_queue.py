@@ -259,6 +259,26 @@ def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(directory: Path)
     assert (report.events, report.differences) == (1002, 0)
 
 
+def test_a_commit_for_which_there_is_no_memory_is_tried_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = a_queue(directory)
+    queue.start()
+    encode = queue._spool._encode
+    failures = [MemoryError()]
+
+    def scarce(events: object) -> bytes:
+        if failures:
+            raise failures.pop()
+        return encode(events)
+
+    monkeypatch.setattr(queue._spool, "_encode", scarce)
+    assert queue.put_nowait(a_record())
+    wait_until(lambda: queue.statistics().problem)
+    assert "cannot be written: MemoryError" in queue.statistics().problem
+    wait_for_sequence(queue, 2)
+    queue.close(GRACE)
+    assert verified(directory).differences == 0
+
+
 def test_closing_says_how_many_records_are_lost(directory: Path) -> None:
     queue = a_queue(directory)
     queue.start()
