@@ -53,6 +53,8 @@ loop if {
 # Allocates in strides of the size of its input.
 hoard := concat("", [row | some _ in input.many; some _ in input.many; some _ in input.many; row := upper(input.text)])
 
+hoarded := count(hoard)
+
 size := count(input.many)
 
 whole := input
@@ -65,7 +67,7 @@ text := base64.decode(input.text)
 """
 GENERAL_ENTRYPOINTS = (
     *("t/yes", "t/no", "t/answer", "t/nothing", "t/conflict", "t/loop", "t/hoard", "t/size", "t/whole", "t/role"),
-    *("t/all_data", "t/text"),
+    *("t/all_data", "t/text", "t/hoarded"),
 )
 
 Compile: TypeAlias = Callable[[str, Sequence[str]], bytes]

@@ -23,6 +23,7 @@ ABI_MINOR: Final = 2
 _SLOTS: Final = ffi.VALUE_SLOTS
 _UNBOUNDED: Final = 1 << 62
 _SHORT: Final = 512
+_STRIDE: Final = 8
 _SCRATCH: Final = 4096
 """Bytes. What a built-in returns is longer only by exception."""
 _NO_MEMORY: Final = "opa_malloc: failed"
@@ -92,6 +93,7 @@ class Instance:
             raise BundleError(f"the module is not one of OPA's compiler: {error}") from error
         self._heap = 0
         self._scratch = 0
+        self._loaded_size = 0
 
     def load(self, builtins: Mapping[str, Builtin], new_context: Callable[[], Context], data_json: bytes) -> None:
         """Makes it ready to evaluate. Raises EvaluationError where the data does not fit into the memory."""
@@ -107,6 +109,8 @@ class Instance:
         # Everything above is given back by each evaluation, which begins its heap here.
         self._heap = self._heap_pointer()
         self._eval.slots[3 * _SLOTS] = self._heap
+        self._measure()
+        self._loaded_size = self._size
 
     def evaluate(self, entrypoint: int, input_json: bytes, ticks: ffi.Argument) -> bytes:
         """The result set as JSON: `[{"result":…}]`, or `[]` where it is undefined.
@@ -124,6 +128,11 @@ class Instance:
         slots[5 * _SLOTS] = heap + length
         ffi.set_epoch_deadline(self.context, ticks)
         return self._read(self._eval.call())
+
+    def growth(self) -> int:
+        """Bytes by which its memory has grown since it was loaded."""
+        self._measure()
+        return self._size - self._loaded_size
 
     def close(self) -> None:
         """Gives its memory back at once; callbacks and functions refer to it in cycles."""
@@ -215,14 +224,20 @@ class Instance:
     def _read(self, address: int) -> bytes:
         """The NUL-terminated text at `address`."""
         # Most texts are short: a slice and a search take half of the time of `ctypes.string_at`, and are bounded.
+        # Longer ones are read in strides: behind them may be all of the memory, which a slice would copy.
         text: bytes
-        text, end, _ = self._chars[address : address + _SHORT].partition(b"\0")
-        if not end:
+        length = _SHORT
+        while True:
+            text, end, _ = self._chars[address : address + length].partition(b"\0")
+            if end:
+                return text
+            if address + length < self._size:
+                length *= _STRIDE
+                continue
+            known = self._size
             self._measure()
-            text, end, _ = self._chars[address:].partition(b"\0")
-            if not end:
+            if self._size == known:
                 raise EvaluationError("the policy returned an address outside its memory")
-        return text
 
     def _read_json(self, value: int) -> Any:
         return msgspec.json.decode(self._read(self._dump_json(value)))

@@ -1,6 +1,7 @@
 """A compiled module with the instances that evaluate it: what the rest of the engine sees of WebAssembly."""
 
 import random
+import time
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -16,8 +17,10 @@ from sark_pdp.model import Seconds
 
 _RESULT: Final = b'[{"result":'
 _NO_LIMIT: Final = 1 << 32
-_LARGE_INPUT: Final = 256 * 1024
-"""Bytes. Evaluating as many takes several times as long as making an instance."""
+_MOST_GROWTH: Final = 4 * 1024 * 1024
+"""Bytes of memory beyond what the module and its data take. Filling more takes longer than making an instance."""
+_QUICK: Final = 0.0005
+"""Seconds. What took no longer cannot have grown by much, and need not pay for looking."""
 
 
 def required_builtins(wasm: bytes) -> frozenset[str]:
@@ -93,14 +96,15 @@ class WasmPolicy:
             instance = self._idle.pop()
         except IndexError:
             instance = self._new_instance()
+        began = time.monotonic()
         try:
             raw = instance.evaluate(entrypoint, input_json, runtime.ticks)
         except EvaluationError:
             # Its heap is in an unknown state.
             instance.close()
             raise
-        if len(input_json) > _LARGE_INPUT:
-            # WebAssembly memory never shrinks: kept, it would hold what such an input needed until the process ends.
+        if time.monotonic() - began > _QUICK and instance.growth() > _MOST_GROWTH:
+            # WebAssembly memory never shrinks: kept, it would hold what this one needed until the process ends.
             instance.close()
         else:
             self._idle.append(instance)
