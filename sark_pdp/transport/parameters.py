@@ -15,15 +15,17 @@ def filtered_parameters(document: Document, verdict: Verdict) -> Mapping[str, Js
     """The parameters that the call may go on with; None where the policy said nothing about them.
 
     A path leads through objects, and through arrays by decimal index as in OPA's `json.remove`; one that is not there
-    is passed over.
+    is passed over. Of parameters that are no object, and so cannot be filtered, nothing is left.
     """
     if verdict.filtered_parameters is not None:
         return verdict.filtered_parameters
     if verdict.remove_parameters is None and verdict.redact_parameters is None:
         return None
     parameters = document.get("parameters")
-    if type(parameters) is not dict:
+    if parameters is None:
         return None
+    if type(parameters) is not dict:
+        return {}
     filtered: dict[str, Json] = _copied(parameters)
     # Removals last to first: what stands behind in an array keeps its index until its turn has come.
     for path in verdict.redact_parameters or ():

@@ -143,7 +143,7 @@ def test_parameters_come_back_without_what_the_policy_removes_and_with_marks_for
     [
         ("allow", {"parameters": PARAMETERS}, None),
         ("paths", {}, None),
-        ("paths", {"parameters": "none"}, None),
+        ("paths", {"parameters": "none"}, {}),
         ("paths", {"parameters": {}}, {}),
         ("paths", {"parameters": {"debug": True}}, {}),
         ("rewritten", {"parameters": PARAMETERS}, {"only": "this"}),

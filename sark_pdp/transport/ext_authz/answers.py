@@ -32,6 +32,9 @@ _REMEMBERED: Final = 256
 # Bytes of a result: a longer one is not kept.
 _LONG: Final = 4096
 
+# They tell a native caller what to take out of the parameters; Envoy takes nothing out of a body.
+_FOR_NATIVE_CALLERS: Final = ("remove_parameters", "redact_parameters", "filtered_parameters")
+
 _SET: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _ADD: Final = HeaderValueOption.HeaderAppendAction.APPEND_IF_EXISTS_OR_ADD
 
@@ -117,6 +120,9 @@ def denied(http_status: int, code: Status, body: str, reason: str = "", retry_af
 
 
 def _allowed(result: dict[str, Json]) -> OkHttpResponse:
+    for field in _FOR_NATIVE_CALLERS:
+        if result.get(field) not in (None, []):
+            raise UnusableResultError(f"{field}: Envoy cannot change the body of a request")
     return OkHttpResponse(
         headers=_request_headers(result, "headers"),
         headers_to_remove=values.header_names(result, "request_headers_to_remove"),
