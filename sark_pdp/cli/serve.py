@@ -1,18 +1,21 @@
 """`sark-pdp serve`: the sidecar."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from sark_pdp.addresses import Address, UnixAddress
 from sark_pdp.cli import Failure
 from sark_pdp.cli.options import settings_options
 from sark_pdp.errors import SarkError
 from sark_pdp.observability import logging
-from sark_pdp.settings import Loaded
+from sark_pdp.settings import Loaded, TlsSettings
 
 if TYPE_CHECKING:
     from sark_pdp.app import App
@@ -50,7 +53,7 @@ def serve(loaded: Loaded) -> None:
 
     app = App(settings)
     app.start()
-    _greet(app)
+    _greet(app, settings.tls)
     stop.wait()
     code = 0
     try:
@@ -62,8 +65,20 @@ def serve(loaded: Loaded) -> None:
     os._exit(code)
 
 
-def _greet(app: "App") -> None:
+def _greet(app: "App", tls: TlsSettings) -> None:
     lines = [f"{key:<15} {', '.join(map(str, addresses))}" for key, addresses in sorted(app.listening.items())]
-    asked = next(iter(app.listening["listen.grpc"]))
-    command = f"{sys.argv[0]} check --set address={asked} --input '{_QUESTION}'"
+    command = shlex.join([sys.argv[0], "check", *_way(app.listening["listen.grpc"], tls), "--input", _QUESTION])
     click.echo("\n".join([*lines, f"{'policy revision':<15} {app.revision}", "", "Try:", f"  {command}"]))
+
+
+def _way(addresses: Sequence[Address], tls: TlsSettings) -> list[str]:
+    """The settings with which `check` reaches one of these addresses."""
+    if tls.cert_file is None:
+        return ["--set", f"address={addresses[0]}"]
+    # A Unix socket asks for no certificate.
+    for address in addresses:
+        if isinstance(address, UnixAddress):
+            return ["--set", f"address={address}"]
+    files = {"tls.cert_file": tls.cert_file, "tls.key_file": tls.key_file, "tls.client_ca_file": tls.client_ca_file}
+    settings = {"address": addresses[0], **{key: file for key, file in files.items() if file}}
+    return [argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")]

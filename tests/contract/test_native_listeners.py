@@ -1,8 +1,10 @@
 """Each way to reach the process answers alike: TCP, a Unix socket, TLS and mTLS."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,6 +36,7 @@ from tests.fix_serve import Serve, Sidecar, free_port
 Connect: TypeAlias = Callable[[], Channel]
 
 SERVER, CLIENT, STRANGER = "pdp.test", "gateway.test", "stranger.test"
+LOOPBACK = ip_address("127.0.0.1")
 WATCH = "/grpc.health.v1.Health/Watch"
 
 
@@ -56,7 +59,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(LOOPBACK)]), critical=False)
             .sign(signing_key, hashes.SHA256())
         )
         (folder / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
@@ -126,6 +129,29 @@ def channel(request: pytest.FixtureRequest, process: Listening, certificates: Pa
         else:
             client = CLIENT if "tls.client_ca_file" in settings else None
             yield stack.enter_context(Channel(process.tcp, credentials(certificates, client), SERVER))
+
+
+def run_what_is_greeted_with(served: Sidecar) -> int:
+    """The exit code of the command that a person is told to try."""
+    _, found, command = served.output.partition("Try:\n")
+    assert found
+    tried = subprocess.run(["bash", "-c", command], cwd="/", capture_output=True, text=True, timeout=60)
+    assert tried.stderr == ""
+    return tried.returncode
+
+
+def test_the_command_that_is_greeted_with_runs_as_it_stands(process: Listening) -> None:
+    """The policy has nothing to say to it, which is a denial."""
+    assert run_what_is_greeted_with(process.served) == 1
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mTLS"])
+def test_it_runs_over_tls_where_there_is_nothing_else(
+    sark_pdp: Path, wire_bundle: Path, shared_state: str, certificates: Path, mutual: bool
+) -> None:
+    settings = {**wire_policy(wire_bundle), "state_dir": shared_state, **tls_settings(certificates, mutual=mutual)}
+    with running(sark_pdp, settings) as served:
+        assert run_what_is_greeted_with(served) == 1
 
 
 def test_every_service_answers(process: Listening, channel: Channel) -> None:
