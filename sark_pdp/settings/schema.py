@@ -122,7 +122,9 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     max_input_bytes: Annotated[Bytes, Meta(description="One input document.", ge=1)] = Bytes(2**20)
     in_flight_bytes: Annotated[Bytes, Meta(description="All messages being answered.", ge=1)] = Bytes(2**24)
     wasm_memory: Annotated[Bytes, Meta(description="Memory of one policy instance.", ge=2**17, le=2**32)] = Bytes(2**26)
-    max_concurrent: Annotated[int, Meta(description="Calls being answered.", ge=1)] = 1000
+    max_concurrent: Annotated[
+        int, Meta(description="Calls being answered; on grpcio no more than 64 of them streams and watches.", ge=1)
+    ] = 1000
     max_batch: Annotated[int, Meta(description="Requests of one `CheckBatch`, resources of one `Filter`.", ge=1)] = 1000
     max_depth: Annotated[int, Meta(description="Nesting of an input document.", ge=1, le=200)] = 30
     max_message_bytes: Annotated[Bytes, Meta(description="One gRPC message.", ge=1, le=2**31 - 1)] = Bytes(2**22)
