@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,21 +20,23 @@ from sark_pdp.decision.service import DecisionService
 from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import BundleState, Policies
 from sark_pdp.engine.wasm.policy import Runtime
-from sark_pdp.errors import BundleError, StartError
+from sark_pdp.errors import StartError
 from sark_pdp.interfaces import Decider, StoreStatistics
-from sark_pdp.model import DecisionId, LifecycleRecord, PolicyRevision
+from sark_pdp.model import DecisionId, LifecycleRecord, PolicyRevision, Seconds
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
 from sark_pdp.observability.http import ProbeListener
 from sark_pdp.observability.metrics import Metrics
 from sark_pdp.settings import Settings
 from sark_pdp.transport import admin, ext_authz, health, native, reflection
+from sark_pdp.transport.carrier import Limits, server_kind
 from sark_pdp.transport.documents import Documents
-from sark_pdp.transport.grpc_server import GrpcServer, Limits
 from sark_pdp.transport.handler import Methods
 from sark_pdp.transport.tls import Tls
 
 _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
 _ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16)
+_LEAST_GRACE: Final = 1.0
+"""Seconds that the audit trail gets to be flushed, however long the calls took."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +64,9 @@ class App:
         self._bundle = settings.policy.bundles[0]
         self._state = BundleState(self._bundle.name)
         self._running = ExitStack()
+        self._missing: tuple[str, ...] = ()
+        # All that has to finish before the end shares one grace; it begins with `stop`.
+        self._grace_ends = 0.0
         self.readiness = health.Readiness()
         self.listening: dict[str, list[Address]] = {}
         """By the key of the setting, with real ports; complete after the start."""
@@ -80,15 +84,22 @@ class App:
         try:
             self._start()
         except BaseException:
-            self._running.close()
+            self._close()
             raise
 
     def stop(self) -> None:
         """NOT_SERVING, drain, flush the audit trail. Raises AuditError where events could not be committed."""
         self.readiness.set_stopping()
         _log.info("stopping")
-        self._running.close()
+        self._close()
         _log.info("stopped")
+
+    def _close(self) -> None:
+        self._grace_ends = time.monotonic() + self._settings.shutdown.grace
+        self._running.close()
+
+    def _grace(self) -> Seconds:
+        return Seconds(max(self._grace_ends - time.monotonic(), _LEAST_GRACE))
 
     def _start(self) -> None:
         settings, metrics = self._settings, Metrics()
@@ -107,7 +118,7 @@ class App:
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
         self._start_probes(metrics, audit, stores)
-        sources = admin.Sources(self.readiness, self._bundles, stores, audit.statistics)
+        sources = admin.Sources(self.readiness, self._bundles, stores, audit.statistics, lambda: self._missing)
         self._start_servers(self._methods(native_service, envoy_service, answers), admin.methods(sources), metrics)
         self._activate(policies, metrics, audit)
         # What was built so far lives as long as the process: the collector need not look at it again.
@@ -120,13 +131,13 @@ class App:
         key = None if audit.chain_key_file is None else read_key(audit.chain_key_file)
         queue = AuditQueue(
             Spool(audit.spool_dir, audit.spool_max_bytes),
-            audit.source_name or socket.gethostname(),
+            audit.source_name,
             clock=SystemClock(),
             key=key,
             on_full=audit.on_full,
         )
         queue.start()
-        self._running.callback(queue.close, self._settings.shutdown.grace)
+        self._running.callback(lambda: queue.close(self._grace()))
         return queue
 
     def _decider(self, metrics: Metrics) -> tuple[Decider, Callable[[], list[StoreStatistics]]]:
@@ -175,8 +186,9 @@ class App:
         settings, limits = self._settings, self._settings.limits
         grpc_limits = Limits(limits.max_concurrent, limits.in_flight_bytes, limits.max_message_bytes)
         tls = self._tls()
-        server = GrpcServer(decisions, grpc_limits, metrics, tls)
-        self._running.callback(server.stop, settings.shutdown.grace)
+        make_server = server_kind(settings.transport)
+        server = make_server(decisions, grpc_limits, metrics, tls)
+        self._running.callback(lambda: server.stop(self._grace()))
         self.listening["listen.grpc"] = [
             server.listen(address, "listen.grpc", settings.listen.socket_mode) for address in settings.listen.grpc
         ]
@@ -184,8 +196,8 @@ class App:
         if isinstance(address, UnixAddress):
             _make_folder(address.path.parent, "listen.admin")
         reflected = {**administration, **reflection.methods((admin.SERVICE,))}
-        admin_server = GrpcServer(reflected, _ADMIN_LIMITS, metrics, tls)
-        self._running.callback(admin_server.stop, settings.shutdown.grace)
+        admin_server = make_server(reflected, _ADMIN_LIMITS, metrics, tls)
+        self._running.callback(lambda: admin_server.stop(self._grace()))
         self.listening["listen.admin"] = [admin_server.listen(address, "listen.admin")]
         server.start()
         admin_server.start()
@@ -197,18 +209,19 @@ class App:
         return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans)
 
     def _activate(self, policies: Policies, metrics: Metrics, audit: AuditQueue) -> None:
-        try:
-            active, took = policies.activate(self._bundle.path)
-        except BundleError as error:
-            _log.error("a bundle was refused", extra={"bundle": self._bundle.name, "reason": str(error)})
-            raise
+        active, took = policies.activate(self._bundle.path)
         bundle = active.bundle
         self._state = BundleState(self._bundle.name, bundle.revision, bundle.digest)
         metrics.activation.observe(took)
         details = {"bundle": self._bundle.name, "revision": bundle.revision, "digest": bundle.digest}
         audit.put_nowait(LifecycleRecord(DecisionId(str(uuid7())), time.time_ns(), "policy_activated", "low", details))
-        for name in {self._settings.policy.entrypoint, self._settings.policy.ext_authz_entrypoint} - {*active.names}:
-            _log.warning("the bundle lacks an entrypoint that the settings name", extra={"entrypoint": name})
+        policy = self._settings.policy
+        named = {"policy.entrypoint": policy.entrypoint, "policy.ext_authz_entrypoint": policy.ext_authz_entrypoint}
+        self._missing = tuple(
+            f"{key} is {name}, which the bundle lacks" for key, name in named.items() if name not in active.names
+        )
+        for problem in self._missing:
+            _log.warning(problem)
         _log.info("a bundle is active", extra={**details, "entrypoints": active.names, "seconds": round(took, 3)})
 
     def _bundles(self) -> tuple[BundleState, ...]:

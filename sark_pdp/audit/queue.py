@@ -158,6 +158,16 @@ class AuditQueue:
     # What follows runs on the thread.
 
     def _run(self) -> None:
+        try:
+            self._commit_until_closed()
+        except BaseException:
+            # Nobody commits any more: what comes from now on is dropped and counted, or denied.
+            with self._gate:
+                self._limit = 0
+            self._problem = "The audit thread failed, and nothing is recorded; its log has the reason"
+            raise
+
+    def _commit_until_closed(self) -> None:
         idle = 0
         while not self._closing:
             if idle < _IDLE_ROUNDS or self._problem:

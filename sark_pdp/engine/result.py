@@ -19,8 +19,9 @@ class _UnusableError(Exception):
 def verdict_of(result_json: bytes | None) -> Verdict:
     """The verdict that a result means; None is an undefined one.
 
-    An object decides by `allow` or, as opa-envoy-plugin has it, `allowed`. A field of a wrong type makes it an error,
-    for a policy that meant to say `remove_parameters` must not be taken to have said nothing.
+    An object decides by `allow` or, as opa-envoy-plugin has it, `allowed`, and never allows with a `deny` that is not
+    empty. A field of a wrong type makes it an error, for a policy that meant to say `remove_parameters` must not be
+    taken to have said nothing.
     """
     if result_json is None:
         return Verdict(Outcome.UNDEFINED, "the policy does not decide on this input")
@@ -42,11 +43,13 @@ def verdict_of(result_json: bytes | None) -> Verdict:
 
 
 def _verdict_of_object(result: dict[str, Json], result_json: bytes) -> Verdict:
-    allow = result.get("allow", result.get("allowed"))
-    if allow is None:
+    stated = [result[name] for name in ("allow", "allowed") if name in result]
+    if not stated or None in stated:
         return Verdict(Outcome.DENY, "the policy returned no decision", result, result_json)
-    if type(allow) is not bool:
+    if any(type(value) is not bool for value in stated):
         raise _UnusableError("allow is not a boolean")
+    # SARK's policies on agents say `deny` beside it, a set of reasons: one is enough.
+    allow = all(stated) and not result.get("deny")
     reason = result.get("reason", result.get("audit_reason"))
     if type(reason) is not str:
         reason = "allowed by the policy" if allow else "denied by the policy"

@@ -65,6 +65,7 @@ class _Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One part that fails costs its own metrics, not the scrape."""
+        self._metrics.refresh()
         parts = (
             self._decisions,
             self._evaluations,

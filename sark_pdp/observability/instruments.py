@@ -39,6 +39,12 @@ class Histogram:
         self._counts[bucket] += 1
         self._sum += value
 
+    def add(self, by_bucket: Sequence[int], total: float) -> None:
+        """Adds observations that somebody else counted: how many fell into each bucket, and their sum."""
+        for bucket, number in enumerate(by_bucket):
+            self._counts[bucket] += number
+        self._sum += total
+
     def count(self) -> int:
         """All observations."""
         return sum(self._counts)

@@ -1,5 +1,6 @@
 """What is counted. Labels take values from closed sets: entrypoints that were loaded, methods that are served."""
 
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 from sark_pdp.model import Outcome, Seconds, Tier
@@ -39,6 +40,12 @@ class CallMetrics:
         self._handled[code] += 1
         self.seconds.observe(seconds)
 
+    def add(self, by_code: Sequence[int], by_bucket: Sequence[int], seconds: float) -> None:
+        """Calls that somebody else counted: by status code, by bucket of `CALL_BUCKETS`, and the time of all."""
+        for code, number in enumerate(by_code):
+            self._handled[code] += number
+        self.seconds.add(by_bucket, seconds)
+
     def by_code(self) -> list[int]:
         """How many calls ended with each status code."""
         return self._handled.copy()
@@ -49,9 +56,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._refreshing = Lock()
         self._calls: dict[str, CallMetrics] = {}
         self._evaluations: dict[str, tuple[Histogram, ...]] = {}
         self._decisions = [[0] * (max(Tier) + 1) for _ in range(max(Outcome) + 1)]
+        self._readings: list[Callable[[], None]] = []
         self.shed = Counter()
         """Calls refused because a limit was reached."""
         self.activation = Histogram(ACTIVATION_BUCKETS)
@@ -87,6 +96,16 @@ class Metrics:
         return [
             (name, outcome, times[outcome]) for name, times in known for outcome in Outcome if times[outcome].count()
         ]
+
+    def read_before_scrape(self, read: Callable[[], None]) -> None:
+        """`read` brings in what is counted elsewhere; one thread at a time calls it, before what is here is read."""
+        self._readings.append(read)
+
+    def refresh(self) -> None:
+        """Brings in what is counted elsewhere."""
+        with self._refreshing:
+            for read in self._readings:
+                read()
 
     def all_calls(self) -> list[CallMetrics]:
         """Of every method."""

@@ -152,7 +152,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     listen: ListenSettings
     transport: Annotated[
-        Literal["auto", "grpcio"], Meta(description="What carries gRPC; `auto` takes the fastest that is installed.")
+        Literal["auto", "front", "grpcio"],
+        Meta(
+            description="What carries gRPC: `front` is native code, built where cargo was at installation; "
+            "`auto` takes `grpcio`."
+        ),
     ] = "auto"
     policy: PolicySettings
     cache: CacheSettings = CacheSettings()

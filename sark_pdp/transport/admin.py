@@ -23,6 +23,8 @@ class Sources(Struct, frozen=True):
     bundles: Callable[[], Iterable[BundleState]]
     stores: Callable[[], Iterable[StoreStatistics]]
     audit: Callable[[], Statistics]
+    warnings: Callable[[], Iterable[str]]
+    """What is wrong with how it is configured."""
 
 
 class GetStatus(NativeMethod):
@@ -40,7 +42,7 @@ class GetStatus(NativeMethod):
         return GetStatusResponse(
             serving=not sources.readiness.problem,
             bundles=[Bundle(name=b.name, revision=b.revision, digest=b.digest, error=b.error) for b in bundles],
-            problems=_problems(sources.readiness, bundles, audit),
+            problems=[*_problems(sources.readiness, bundles, audit), *(f"{text}." for text in sources.warnings())],
             caches=[
                 Cache(name=s.name, entries=s.entries, capacity=s.capacity, hits=s.hits, misses=s.misses)
                 for s in sources.stores()

@@ -12,13 +12,9 @@ import grpc
 from sark_pdp.model import NO_DEADLINE, Deadline, Origin
 from sark_pdp.observability.metrics import CallMetrics
 from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, Status
-from sark_pdp.transport.tls import peer_identity
+from sark_pdp.transport.tls import FOREIGN_PEER, peer_identity
 
 STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
-
-_FOREIGN_PEER: Final = Reply(
-    status=Status.PERMISSION_DENIED, details="the client's certificate has none of the names in tls.allowed_sans"
-)
 
 
 class Load:
@@ -80,7 +76,7 @@ class Calls:
         """One message each way."""
         began = time.monotonic()
         metadata = self._metadata(context)
-        reply = _FOREIGN_PEER if metadata is None else self._answer(metadata, message)
+        reply = FOREIGN_PEER if metadata is None else self._answer(metadata, message)
         self._metrics.handled(reply.status, time.monotonic() - began)
         return _sent(reply, context)
 
@@ -93,7 +89,7 @@ class Calls:
             metadata = self._metadata(context)
             if metadata is None:
                 status = Status.PERMISSION_DENIED
-                _abort(_FOREIGN_PEER, context)
+                _abort(FOREIGN_PEER, context)
             idle.add(context)
             for message in messages:
                 idle.discard(context)
@@ -115,7 +111,7 @@ class Calls:
             metadata = self._metadata(context)
             if metadata is None:
                 status = Status.PERMISSION_DENIED
-                _abort(_FOREIGN_PEER, context)
+                _abort(FOREIGN_PEER, context)
             for reply in self._method.watch(metadata, message):
                 if not context.is_active():
                     return
@@ -171,11 +167,11 @@ class Calls:
         )
 
 
-def _sans(context: grpc.ServicerContext) -> Sequence[bytes]:
+def _sans(context: grpc.ServicerContext) -> list[str]:
     # The stubs of grpcio take each property for one value; it is a list of them.
     properties: Mapping[str, Any] = context.auth_context()
     names: Sequence[bytes] = properties.get("x509_subject_alternative_name", ())
-    return names
+    return [name.decode(errors="replace") for name in names]
 
 
 def _user_agent(context: grpc.ServicerContext) -> str:

@@ -15,6 +15,7 @@ from sark_pdp.addresses import Address, TcpAddress, UnixAddress
 from sark_pdp.errors import StartError
 from sark_pdp.model import Seconds
 from sark_pdp.observability.metrics import Metrics
+from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.grpc_calls import Calls, Load
 from sark_pdp.transport.handler import Kind, Methods
 from sark_pdp.transport.sockets import require_free
@@ -23,20 +24,10 @@ from sark_pdp.transport.tls import Tls
 _THREADS: Final = 4
 """Four answered more calls than one, two or eight on two cores."""
 _OPEN_CALLS: Final = 64
-"""Streams and watches that may be open at a time; each holds a thread."""
+"""Streams that may be open at a time, and watches besides; each holds a thread."""
 _POLL_SECONDS: Final = 0.02
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-
-
-class Limits(Struct, frozen=True):
-    """What one server carries at a time."""
-
-    max_concurrent: int
-    """Calls."""
-    in_flight_bytes: int
-    """Of all messages that are being answered."""
-    max_message_bytes: int
 
 
 class _Pool(ThreadPoolExecutor):
@@ -84,7 +75,8 @@ class GrpcServer(grpc.GenericRpcHandler):
         self._load = Load(limits.in_flight_bytes)
         self._pools = {
             "unary": _Pool(_THREADS, "call"),
-            "open": _Pool(_OPEN_CALLS, "open-call"),
+            "stream": _Pool(_OPEN_CALLS, "stream"),
+            "watch": _Pool(_OPEN_CALLS, "watch"),
             "refusal": _Pool(1, "refusal"),
         }
         self._sockets: list[UnixAddress] = []
@@ -172,7 +164,7 @@ class GrpcServer(grpc.GenericRpcHandler):
             case Kind.WATCH:
                 make = grpc.unary_stream_rpc_method_handler
         unary = kind is Kind.UNARY
-        pool = self._pools["unary" if unary else "open"]
+        pool = self._pools["unary" if unary else "stream" if kind is Kind.STREAM else "watch"]
         return _Route(
             make(_on(pool, behaviour)),
             make(_on(self._pools["refusal"], refused)),

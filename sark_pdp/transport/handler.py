@@ -60,7 +60,9 @@ class Metadata(Struct, frozen=True):
 class Refusal(Enum):
     """Why a call is refused before anything looks at its message."""
 
-    TOO_MANY_CALLS = "limits.max_concurrent calls are in flight; try again, or send less at once"
+    TOO_MANY_CALLS = (
+        "as many calls are in flight as limits.max_concurrent allows, or streams as the transport carries; try again"
+    )
     TOO_MANY_BYTES = "limits.in_flight_bytes are in flight; try again, or send less at once"
     TOO_LARGE = "the message is larger than limits.max_message_bytes"
     INTERNAL = "the decision point failed; its log has the reason"

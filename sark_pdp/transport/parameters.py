@@ -15,13 +15,13 @@ def filtered_parameters(document: Document, verdict: Verdict) -> Mapping[str, Js
     """The parameters that the call may go on with; None where the policy said nothing about them.
 
     A path leads through objects, and through arrays by decimal index as in OPA's `json.remove`; one that is not there
-    is passed over. Of parameters that are no object, and so cannot be filtered, nothing is left.
+    is passed over. What the policy rewrote itself is filtered in the same way. Of parameters that are no object, and so
+    cannot be filtered, nothing is left.
     """
-    if verdict.filtered_parameters is not None:
-        return verdict.filtered_parameters
-    if verdict.remove_parameters is None and verdict.redact_parameters is None:
+    said = (verdict.filtered_parameters, verdict.remove_parameters, verdict.redact_parameters)
+    if said == (None, None, None):
         return None
-    parameters = document.get("parameters")
+    parameters = document.get("parameters") if verdict.filtered_parameters is None else verdict.filtered_parameters
     if parameters is None:
         return None
     if type(parameters) is not dict:

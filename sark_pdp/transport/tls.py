@@ -2,11 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-import grpc
 from msgspec import Struct
 
 from sark_pdp.errors import StartError
+from sark_pdp.transport.handler import Reply, Status
+
+if TYPE_CHECKING:
+    import grpc
+
+FOREIGN_PEER: Final = Reply(
+    status=Status.PERMISSION_DENIED, details="the client's certificate has none of the names in tls.allowed_sans"
+)
 
 
 class Tls(Struct, frozen=True):
@@ -17,17 +25,19 @@ class Tls(Struct, frozen=True):
     client_ca_file: Path | None = None
     allowed_sans: tuple[str, ...] = ()
 
-    def credentials(self) -> grpc.ServerCredentials:
+    def credentials(self) -> "grpc.ServerCredentials":
         """Raises StartError where a file cannot be read, or does not hold what it should."""
-        self._require_usable()
+        import grpc
+
+        self.require_usable()
         return grpc.ssl_server_credentials(
             [(_read(self.key_file), _read(self.cert_file))],
             root_certificates=None if self.client_ca_file is None else _read(self.client_ca_file),
             require_client_auth=self.client_ca_file is not None,
         )
 
-    def _require_usable(self) -> None:
-        """gRPC itself would say no more than that it cannot listen."""
+    def require_usable(self) -> None:
+        """Raises StartError; gRPC itself would say no more than that it cannot listen."""
         import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -44,9 +54,8 @@ class Tls(Struct, frozen=True):
             raise StartError(f"{wanted}, in PEM and without a password") from error
 
 
-def peer_identity(sans: Sequence[bytes], allowed: tuple[str, ...]) -> str | None:
+def peer_identity(names: Sequence[str], allowed: tuple[str, ...]) -> str | None:
     """The SAN that names the peer, an allowed one where any are stated; None where it has no allowed one."""
-    names = [name.decode(errors="replace") for name in sans]
     if allowed:
         return next((name for name in names if name in allowed), None)
     return names[0] if names else ""
