@@ -30,9 +30,10 @@ from sark_pdp.observability.metrics import Metrics
 from sark_pdp.projection import Projection
 from sark_pdp.settings import default_bundle
 from sark_pdp.transport import ext_authz, native
+from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.ext_authz.document import InputReader
-from sark_pdp.transport.grpc_server import GrpcServer, Limits
+from sark_pdp.transport.grpc_server import GrpcServer
 from tests.fix_audit import MemorySink
 from tests.fix_engine import MEBI, StillClock, a_question, a_runtime
 
