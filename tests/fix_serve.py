@@ -47,6 +47,8 @@ class Sidecar:
             "listen.admin": f"unix://{folder / 'admin.sock'}",
             "state_dir": str(folder / "state"),
             "audit.spool_dir": str(folder / "state" / "audit"),
+            # Runs whatever a test does over another carrier.
+            "transport": os.environ.get("TEST_TRANSPORT", "auto"),
             **settings,
         }
         self._command = command

@@ -112,11 +112,9 @@ class Check(NativeMethod):
         try:
             request = self._request(metadata, message)
             decision = self._service.decide_nowait(request)
+            return None if decision is None else Reply(response_of(request, decision).SerializeToString())
         except RequestError as error:
             return refused(error)
-        if decision is None:
-            return None
-        return Reply(response_of(request, decision).SerializeToString())
 
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
         request = self._request(metadata, message)
