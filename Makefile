@@ -16,12 +16,14 @@ GO_NEEDED := 1.26
 
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3
 GO ?= $(firstword $(shell command -v go) $(wildcard /usr/local/go/bin/go))
+CARGO ?= $(shell command -v cargo)
 ARGS ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 LOCKED := --require-hashes --no-deps --only-binary :all:
 OPA := .tools/bin/opa
+FRONT := $(wildcard front/Cargo.* front/src/*.rs front/src/*/*.rs)
 # The packed bundle lies among its sources.
 POLICIES := --ignore '*.tar.gz' policies
 
@@ -35,7 +37,7 @@ run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set k
 
 .PHONY: test
 test: MAY_INSTALL := yes
-test: .venv/.dev tools lint policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
+test: .venv/.dev tools lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: tools
@@ -48,6 +50,22 @@ lint: .venv/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: front
+front: ## Check and test the front, where cargo is
+	@if [ -z "$(CARGO)" ]; then echo "no cargo: the front is not checked"; exit; fi
+	set -x
+	cd front
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --locked --all-targets -- --deny warnings
+	# Without Python, which a test program would have to be linked with.
+	$(CARGO) test --quiet --locked --no-default-features
+
+.PHONY: wheel
+wheel: .venv/.run ## Build the wheel, with the front in it, into dist/
+	@if [ -z "$(CARGO)" ]; then echo "cargo is needed; see https://rustup.rs" >&2; exit 1; fi
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist .
+	ls dist
 
 .PHONY: policies
 policies: tools ## Check and test the policies
@@ -91,13 +109,14 @@ lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--
 
 .PHONY: clean
 clean: ## Remove what was installed and built
-	rm -rf .venv .tools build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools build dist front/target sark_pdp/_front*.so ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.run: .venv/pyvenv.cfg requirements.lock pyproject.toml
+.venv/.run: .venv/pyvenv.cfg requirements.lock pyproject.toml $(FRONT)
 	@echo "installing what runs, from requirements.lock; the first time takes a minute or two"
 	$(PIP_INSTALL) $(LOCKED) --requirement requirements.lock
 	$(PIP_INSTALL) --no-deps --no-index --no-build-isolation --editable .
+	$(BIN)/python -c 'import sark_pdp._front' 2> /dev/null || echo "no cargo, so no front: grpcio carries the calls, many times slower"
 	touch $@
 
 .venv/.dev: .venv/.run requirements-dev.lock

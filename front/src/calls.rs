@@ -145,7 +145,7 @@ impl Call {
     /// The next message; None at the end of the body.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Item>, Ended>> {
         loop {
-            match self.decoder.next() {
+            match self.decoder.next_item() {
                 Ok(Some(item)) => return Poll::Ready(Ok(Some(item))),
                 Ok(None) => (),
                 Err(_) => return Poll::Ready(Err(failed("a message has a prefix that gRPC does not know"))),

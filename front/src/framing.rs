@@ -77,14 +77,14 @@ impl Decoder {
         }
     }
 
-    /// Adds a chunk; `next` must have returned None before.
+    /// Adds a chunk; `next_item` must have returned None before.
     pub fn push(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty());
         self.chunk = chunk;
     }
 
     /// The next message; None: push another chunk.
-    pub fn next(&mut self) -> Result<Option<Item>, Malformed> {
+    pub fn next_item(&mut self) -> Result<Option<Item>, Malformed> {
         if self.body.is_none() && !self.begin()? {
             return Ok(None);
         }
@@ -252,7 +252,7 @@ mod tests {
         let mut found = Vec::new();
         for chunk in body.chunks(step) {
             decoder.push(Bytes::copy_from_slice(chunk));
-            while let Some(item) = decoder.next()? {
+            while let Some(item) = decoder.next_item()? {
                 found.push(item);
             }
         }
