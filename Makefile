@@ -39,6 +39,7 @@ run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set k
 test: MAY_INSTALL := yes
 test: .venv/.dev tools lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
+	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest tests/contract $(ARGS)
 
 .PHONY: tools
 tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) ## Build the pinned tools that are written in Go

@@ -155,7 +155,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["auto", "front", "grpcio"],
         Meta(
             description="What carries gRPC: `front` is native code, built where cargo was at installation; "
-            "`auto` takes `grpcio`."
+            "`auto` takes it where it is there, else `grpcio`."
         ),
     ] = "auto"
     policy: PolicySettings

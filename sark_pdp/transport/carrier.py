@@ -1,6 +1,5 @@
 """What carries the calls: the front, which is native code, or grpcio."""
 
-import importlib.util
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -46,14 +45,18 @@ class MakeServer(Protocol):
 
 
 def server_kind(transport: Transport) -> MakeServer:
-    """Raises StartError where the front is asked for and was not built."""
-    if transport == "front":
-        if importlib.util.find_spec("sark_pdp._front") is None:
-            raise StartError("transport: front was not built into this installation; set auto, or install with cargo")
-        from sark_pdp.transport.front_server import FrontServer
-
-        return FrontServer
-    # Imported where it is used: it takes memory that the front saves.
+    """Raises StartError where the front is asked for and cannot be had."""
+    # Each is imported where it is used: grpcio takes memory that the front saves.
+    if transport != "grpcio":
+        try:
+            from sark_pdp.transport.front_server import FrontServer
+        except ImportError as error:
+            if transport == "front":
+                raise StartError(
+                    "transport: the front was not built into this installation; set auto, or install where cargo is"
+                ) from error
+        else:
+            return FrontServer
     from sark_pdp.transport.grpc_server import GrpcServer
 
     return GrpcServer
