@@ -193,6 +193,8 @@ def test_work_of_a_caller_who_has_gone_is_not_begun(carried: Carried) -> None:
     queued = carried.open(iter([b"wait gone"]))
     until(lambda: carried.server._front.statistics()["pool_depth"] == 1)  # type: ignore[attr-defined]
     queued.cancel()
+    # Frames keep their order: with this answer, the front has read that the caller is gone.
+    assert code(lambda: carried.call(b"", "/a.B/Nothing")) == "UNIMPLEMENTED"
     carried.unary.free.set()
     assert [call.result() for call in waiting] == [b"wait %d" % number for number in range(4)]
     until(lambda: carried.codes("/a.B/Stream") == {1: 1})
