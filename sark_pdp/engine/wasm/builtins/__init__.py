@@ -4,7 +4,7 @@ Each module has a `load` that returns its built-ins by name, and keeps what they
 expressions, parsed layouts) in what it returns. Semantics are OPA's, and so Go's, wherever Python's differ.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Final
 
@@ -30,20 +30,30 @@ NONDETERMINISTIC: Final = frozenset({
 })  # fmt: skip
 """Their results depend on more than their operands: those that OPA flags, and those that read the clock unflagged."""
 
+_NO_NETWORK: Final = "a network call has no place on a sidecar's hot path; load what it asks for as data"
+_NO_GRAPHQL: Final = "GraphQL is not supported; parse it in the caller, and send what the policy needs as input"
+
 _REFUSED: Final = {
-    "http.send": "a network call has no place on a sidecar's hot path; load what it asks for as data",
-    "net.lookup_ip_addr": "a network call has no place on a sidecar's hot path; load what it asks for as data",
+    "graphql": _NO_GRAPHQL,
+    "http.send": _NO_NETWORK,
+    "net.lookup_ip_addr": _NO_NETWORK,
     "opa.runtime": "the process's environment has no place on a sidecar's hot path; load what it asks for as data",
+    "rego.parse_module": "it takes a parser of Rego, which only OPA has; parse with `opa parse`, and load that as data",
 }
+"""Built-ins, and namespaces of them, that no module has, each with its reason."""
 
-_MODULES: Final = frozenset({
-    "base64url", "crypto", "glob", "hex", "json", "net", "numbers", "object", "rand", "regex", "semver", "strings",
-    "time", "units", "urlquery", "uuid",
-})  # fmt: skip
-"""Those in this package, each of the name of its namespace."""
-
-_BARE: Final = {"sprintf": "strings", "indexof_n": "strings"}
-"""The module of built-ins that have no namespace."""
+_PLACES: Final = {
+    # Modules of the name of their namespace.
+    **{name: name for name in (
+        "base64url", "crypto", "glob", "hex", "json", "net", "numbers", "object", "rand", "regex", "semver", "strings",
+        "time", "units", "urlquery", "uuid",
+    )},
+    # Built-ins without a namespace.
+    "sprintf": "strings",
+    "indexof_n": "strings",
+    # Apart from the rest of their namespace, for what they import.
+}  # fmt: skip
+"""The module of each namespace, and of each built-in that is not in the one of its namespace."""
 
 
 def resolve(names: Iterable[str]) -> dict[str, Builtin]:
@@ -52,15 +62,23 @@ def resolve(names: Iterable[str]) -> dict[str, Builtin]:
     found: dict[str, Builtin] = {}
     problems: list[str] = []
     for name in sorted(set(names)):
-        namespace = _BARE.get(name, name.partition(".")[0])
-        if namespace in _MODULES and namespace not in loaded:
-            loaded[namespace] = import_module(f"{__name__}.{namespace}").load()
-        if name in _REFUSED:
-            problems.append(f"{name} ({_REFUSED[name]})")
-        elif name in loaded.get(namespace, {}):
-            found[name] = loaded[namespace][name]
+        reason = _nearest(_REFUSED, name)
+        module = _nearest(_PLACES, name)
+        if reason is None and module is not None and module not in loaded:
+            loaded[module] = import_module(f"{__name__}.{module}").load()
+        if reason is not None:
+            problems.append(f"{name} ({reason})")
+        elif module is not None and name in loaded[module]:
+            found[name] = loaded[module][name]
         else:
             problems.append(f"{name} (not implemented here)")
     if problems:
         raise BundleError(f"the policy calls built-ins that this engine does not have: {'; '.join(problems)}")
     return found
+
+
+def _nearest(table: Mapping[str, str], name: str) -> str | None:
+    """What the table has for the name, or for the innermost namespace around it."""
+    while name and name not in table:
+        name = name.rpartition(".")[0]
+    return table.get(name)
