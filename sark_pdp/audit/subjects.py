@@ -13,7 +13,7 @@ _WIDEST_ID = 64
 """Bits; a larger integer is no id."""
 
 
-class Subjects(Struct, frozen=True):
+class Subjects(Struct, frozen=True, gc=False):
     """What the columns of an event say of a request; None where the document does not tell."""
 
     user_id: str | None
@@ -28,41 +28,57 @@ class Subjects(Struct, frozen=True):
 def subjects_of(document: Document, origin: Origin) -> Subjects:
     """The subjects of a document; what it does not tell is taken from what the transport saw."""
     # Whoever fills in a SARK document must not be able to hide its user behind attributes of no meaning there.
-    if type(document.get("attributes")) is dict and document.keys().isdisjoint(_SARK_FIELDS):
-        return _of_ext_authz(document, origin)
-    user = document.get("user")
-    tool = document.get("tool")
-    server = document.get("server")
-    context = _object(document.get("context"))
+    attributes = document.get("attributes")
+    if type(attributes) is dict and _SARK_FIELDS.isdisjoint(document):
+        return _of_ext_authz(attributes, document, origin)
+    get = document.get
+    tool, server = get("tool"), get("server")
+    user_id, email = _user(get("user"))
+    address = agent = None
+    context = get("context")
+    if type(context) is dict:
+        address, agent = text_of(context.get("client_ip")), text_of(context.get("user_agent"))
     return Subjects(
         # An agent acts for itself where no user is named.
-        _id(user, "id") or _id(document.get("source_agent"), "id") or origin.identity or None,
-        text_of(user.get("email")) if type(user) is dict else None,
-        _id(server, "id") or text_of(document.get("server_name")) or text_of(_object(server).get("name")),
-        _id(tool, "name") or text_of(document.get("tool_name")) or text_of(_object(tool).get("id")),
-        text_of(document.get("action")),
-        text_of(context.get("client_ip")) or origin.ip_address or None,
-        text_of(context.get("user_agent")) or origin.user_agent or None,
+        user_id or _id(get("source_agent"), "id") or origin.identity or None,
+        email,
+        _id(server, "id") or text_of(get("server_name")) or text_of(_object(server).get("name")),
+        _id(tool, "name") or text_of(get("tool_name")) or text_of(_object(tool).get("id")),
+        text_of(get("action")),
+        address or origin.ip_address or None,
+        agent or origin.user_agent or None,
     )
 
 
-def _of_ext_authz(document: Document, origin: Origin) -> Subjects:
+def _user(user: Json) -> tuple[str | None, str | None]:
+    if type(user) is dict:
+        return text_of(user.get("id")), text_of(user.get("email"))
+    return text_of(user), None
+
+
+def _of_ext_authz(attributes: dict[str, Json], document: Document, origin: Origin) -> Subjects:
     """The same of the document that Envoy's requests become, in the names of OPA's Envoy plugin."""
-    attributes = _object(document["attributes"])
-    source = _object(attributes.get("source"))
-    address = _object(_object(source.get("address")).get("socketAddress"))
+    principal = address = agent = method = tool = None
+    source = attributes.get("source")
+    if type(source) is dict:
+        principal = text_of(source.get("principal"))
+        address = text_of(_object(_object(source.get("address")).get("socketAddress")).get("address"))
+    body = document.get("parsed_body")
+    if type(body) is dict and "jsonrpc" in body:
+        method = text_of(body.get("method"))
+        tool = text_of(_object(body.get("params")).get("name")) if method == "tools/call" else None
     http = _object(_object(attributes.get("request")).get("http"))
-    body = _object(document.get("parsed_body"))
-    method = text_of(body.get("method")) if "jsonrpc" in body else None
-    params = _object(body.get("params"))
+    headers = http.get("headers")
+    if type(headers) is dict:
+        agent = text_of(headers.get("user-agent"))
     return Subjects(
-        text_of(source.get("principal")) or origin.identity or None,
+        principal or origin.identity or None,
         None,
         None,
-        text_of(params.get("name")) if method == "tools/call" else None,
+        tool,
         method or text_of(http.get("method")),
-        text_of(address.get("address")) or origin.ip_address or None,
-        text_of(_object(http.get("headers")).get("user-agent")) or origin.user_agent or None,
+        address or origin.ip_address or None,
+        agent or origin.user_agent or None,
     )
 
 
