@@ -3,6 +3,8 @@
 `transport` and `cli` translate them, once each.
 """
 
+from typing import ClassVar
+
 
 class SarkError(Exception):
     """Anything that this package refuses or fails to do."""
@@ -18,6 +20,33 @@ class SettingsError(StartError):
 
 class BundleError(SarkError):
     """A bundle cannot be read, verified, built or activated."""
+
+    reason: ClassVar[str] = "invalid"
+    """What metrics call it."""
+
+
+class BundleSourceError(BundleError):
+    """Where a bundle is fetched from does not answer, or not with a bundle."""
+
+    reason = "unreachable"
+
+
+class BundleSizeError(BundleError):
+    """A bundle is larger than limits.max_bundle_bytes."""
+
+    reason = "too_large"
+
+
+class BundleSignatureError(BundleError):
+    """A bundle is unsigned, or not signed by the key that is configured for it."""
+
+    reason = "signature"
+
+
+class BundleActivationError(BundleError):
+    """A bundle is sound, but what it holds cannot be run here."""
+
+    reason = "activation"
 
 
 class AuditError(SarkError):

@@ -8,7 +8,10 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sark_pdp.errors import BundleError
+from sark_pdp.errors import BundleError, BundleSizeError
+
+Label = str | Path
+"""What messages call a bundle: its file, or where it came from."""
 
 MAX_BYTES = 128 * 1024 * 1024
 """How large a bundle may be unpacked; compiled policies take about 150 KB, the rest is data."""
@@ -26,6 +29,12 @@ def read_archive(path: Path, max_bytes: int) -> tuple[dict[str, memoryview], int
     Raises BundleError where it cannot be read, is damaged, unpacks to more than `max_bytes`, or holds anything but
     plain files and folders.
     """
+    packed = read_packed(path, max_bytes)
+    return unpack(path, packed, max_bytes), len(packed)
+
+
+def read_packed(path: Path, max_bytes: int) -> bytes:
+    """The bytes of the archive; raises BundleError where it cannot be read or is larger than `max_bytes`."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -36,9 +45,18 @@ def read_archive(path: Path, max_bytes: int) -> tuple[dict[str, memoryview], int
     except OSError as error:
         raise BundleError(f"bundle {path}: cannot be read: {error.strerror or error}") from None
     if len(packed) > max_bytes:
-        raise BundleError(f"bundle {path}: is larger than the {max_bytes} bytes allowed")
-    unpacked = _gunzip(path, packed, max_bytes)
-    return _files(path, unpacked), len(packed)
+        raise BundleSizeError(f"bundle {path}: is larger than the {max_bytes} bytes allowed")
+    return packed
+
+
+def unpack(label: Label, packed: bytes, max_bytes: int) -> dict[str, memoryview]:
+    """The content of each regular file by its path without a leading `/`; raises BundleError as `read_archive`."""
+    return _files(label, _gunzip(label, packed, max_bytes))
+
+
+def unpacked_size(packed: bytes) -> int:
+    """What an honest archive of less than 4 GiB says that it unpacks to, in bytes: the trailer of gzip (RFC 1952)."""
+    return int.from_bytes(packed[-4:], "little")
 
 
 def content_digest(files: Mapping[str, bytes | memoryview]) -> str:
@@ -52,11 +70,11 @@ def content_digest(files: Mapping[str, bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
-def pack_archive(files: Mapping[str, bytes]) -> bytes:
-    """The gzipped tar archive of these files; the same bytes for the same files."""
+def pack_archive(files: Mapping[str, bytes | memoryview], *, level: int = 9) -> bytes:
+    """The gzipped tar archive of these files; the same bytes for the same files. `level` is gzip's, from 0 to 9."""
     packed = io.BytesIO()
     with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=packed, mtime=0) as zipped,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=packed, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for name in sorted(files):
@@ -66,25 +84,25 @@ def pack_archive(files: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def _gunzip(path: Path, packed: bytes, max_bytes: int) -> bytes:
+def _gunzip(label: Label, packed: bytes, max_bytes: int) -> bytes:
     """Never holds more than one chunk over the limit, whatever the archive would unpack to."""
     if not packed.startswith(_GZIP_MAGIC):
-        raise BundleError(f"bundle {path}: is not a gzipped tar archive")
+        raise BundleError(f"bundle {label}: is not a gzipped tar archive")
     unpacked = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as zipped:
             while chunk := zipped.read(_CHUNK):
                 unpacked += chunk
                 if len(unpacked) > max_bytes:
-                    raise BundleError(f"bundle {path}: unpacks to more than the {max_bytes} bytes allowed")
+                    raise BundleSizeError(f"bundle {label}: unpacks to more than the {max_bytes} bytes allowed")
     except EOFError:
-        raise BundleError(f"bundle {path}: is truncated; fetch or build it again") from None
+        raise BundleError(f"bundle {label}: is truncated; fetch or build it again") from None
     except (gzip.BadGzipFile, zlib.error):
-        raise BundleError(f"bundle {path}: is damaged; fetch or build it again") from None
+        raise BundleError(f"bundle {label}: is damaged; fetch or build it again") from None
     return bytes(unpacked)
 
 
-def _files(path: Path, unpacked: bytes) -> dict[str, memoryview]:
+def _files(label: Label, unpacked: bytes) -> dict[str, memoryview]:
     view = memoryview(unpacked)
     files: dict[str, memoryview] = {}
     try:
@@ -92,30 +110,30 @@ def _files(path: Path, unpacked: bytes) -> dict[str, memoryview]:
             for member in tar:
                 # A negative size would send tarfile backwards, for ever.
                 if member.size < 0:
-                    raise BundleError(f"bundle {path}: the header of {member.name!r} is damaged")
+                    raise BundleError(f"bundle {label}: the header of {member.name!r} is damaged")
                 if member.isdir():
                     continue
                 if member.type not in _REGULAR or member.issparse():
-                    raise BundleError(f"bundle {path}: {member.name!r} is not a plain file")
-                name = _clean(path, member.name)
+                    raise BundleError(f"bundle {label}: {member.name!r} is not a plain file")
+                name = _clean(label, member.name)
                 content = view[member.offset_data : member.offset_data + member.size]
                 if len(content) != member.size:
-                    raise BundleError(f"bundle {path}: is truncated within {name}; fetch or build it again")
+                    raise BundleError(f"bundle {label}: is truncated within {name}; fetch or build it again")
                 if name in files:
-                    raise BundleError(f"bundle {path}: holds {name} twice")
+                    raise BundleError(f"bundle {label}: holds {name} twice")
                 files[name] = content
             end = tar.offset
     except _MALFORMED:
-        raise BundleError(f"bundle {path}: is not a tar archive inside, or a damaged one") from None
+        raise BundleError(f"bundle {label}: is not a tar archive inside, or a damaged one") from None
     # tarfile takes a damaged header for the end of the archive: what follows would be missing without a word.
     if unpacked[end:].strip(b"\0"):
-        raise BundleError(f"bundle {path}: has a damaged header after {len(files)} files; fetch or build it again")
+        raise BundleError(f"bundle {label}: has a damaged header after {len(files)} files; fetch or build it again")
     return files
 
 
-def _clean(path: Path, name: str) -> str:
+def _clean(label: Label, name: str) -> str:
     """`/a/b`, `./a/b` and `a/b` are one path; one that leaves the archive is refused."""
     steps: Iterable[str] = [step for step in name.split("/") if step not in ("", ".")]
     if ".." in steps or not steps or "\\" in name or not name.isprintable():
-        raise BundleError(f"bundle {path}: the path {name!r} does not belong in a bundle")
+        raise BundleError(f"bundle {label}: the path {name!r} does not belong in a bundle")
     return "/".join(steps)

@@ -11,9 +11,13 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from sark_pdp.engine.archive import MAX_BYTES, content_digest, read_archive
+from sark_pdp.engine.archive import MAX_BYTES, Label, content_digest, read_packed, unpack
+from sark_pdp.engine.deltas import apply_delta, decode_delta, is_delta
 from sark_pdp.engine.manifest import EVERYTHING, MANIFEST, Manifest, decode_manifest, file_name
+from sark_pdp.engine.roots import first_foreign, owns, steps_of
+from sark_pdp.engine.signatures import Keys, verify
 from sark_pdp.errors import BundleError
 from sark_pdp.projection import Path as JsonPath
 
@@ -22,10 +26,9 @@ MODULE = "policy.wasm"
 
 DATA = "data.json"
 _REFUSED = {
-    ".signatures.json": "is signed, and no verification key is configured: use an unsigned bundle",
-    "patch.json": "is a delta of data, not a whole bundle",
     "data.yaml": "holds data.yaml, which is not read: convert it to data.json, as `sark-pdp bundle build` does",
     "data.yml": "holds data.yml, which is not read: convert it to data.json, as `sark-pdp bundle build` does",
+    ".manifest.pb": "holds .manifest.pb, which is not read: build it with a .manifest in JSON",
 }
 _WASM_MAGIC = b"\0asm"
 
@@ -63,11 +66,13 @@ class Bundle(Struct, frozen=True):
     roots: tuple[str, ...]
     """Paths below `data` that this bundle owns, as in `a/b`; `("",)` is all of it."""
     modules: tuple[Module, ...]
+    """None where it is data alone."""
     data: dict[str, Any]
     size: int
     """Of the archive, in bytes."""
     stale: tuple[str, ...] = ()
     """Modules whose recorded reads were made for another content, and do not count."""
+    manifest: Manifest = Manifest()
 
     @property
     def name(self) -> str:
@@ -75,59 +80,110 @@ class Bundle(Struct, frozen=True):
         return self.revision or self.digest
 
 
-def read_bundle(path: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
-    """Reads a bundle of at most `max_bytes` unpacked bytes.
+def read_bundle(path: Path, *, max_bytes: int = MAX_BYTES, keys: Keys | None = None) -> Bundle:
+    """Reads a bundle of at most `max_bytes` unpacked bytes, as `bundle_of`."""
+    return bundle_of(path, read_packed(path, max_bytes), max_bytes=max_bytes, keys=keys)
+
+
+def bundle_of(label: Label, packed: bytes, *, max_bytes: int = MAX_BYTES, keys: Keys | None = None) -> Bundle:
+    """Reads a bundle of at most `max_bytes` unpacked bytes that must be signed by one of `keys`, or not at all.
 
     Entrypoints of a bundle without `metadata.sark` (one of plain `opa build -t wasm`) read everything, as do those of
     a module whose digest is not the recorded one. Raises BundleError, one sentence that names file and fault.
     """
-    files, size = read_archive(path, max_bytes)
+    files = unpack(label, packed, max_bytes)
+    verify(label, files, keys)
+    if is_delta(files):
+        raise BundleError(f"bundle {label}: is a delta of data, and there is no whole bundle before it")
     for name in files:
         if problem := _REFUSED.get(name.rpartition("/")[2]):
-            raise BundleError(f"bundle {path}: {problem}")
-    if not any(name.rpartition("/")[2] == MODULE for name in files):
-        raise BundleError(
-            f"bundle {path}: holds no policy.wasm; build it with `sark-pdp bundle build` or `opa build -t wasm`"
-        )
-    manifest = decode_manifest(path, files.get(MANIFEST))
-    modules = _modules(path, files, manifest)
+            raise BundleError(f"bundle {label}: {problem}")
+    manifest = _manifest(label, files)
+    modules = _modules(label, files, manifest)
     recorded = manifest.recorded()
+    data = _data(label, files)
+    _require_owned(label, manifest, data)
     return Bundle(
         revision=manifest.revision,
         digest=content_digest(files),
-        roots=manifest.roots,
+        roots=manifest.owned(),
         modules=modules,
-        data=_data(path, files),
-        size=size,
+        data=data,
+        size=len(packed),
         stale=tuple(
             module.path
             for module in modules
             if module.path in recorded and recorded[module.path].sha256 != module.digest
         ),
+        manifest=manifest,
     )
 
 
-def _modules(path: Path, files: Mapping[str, memoryview], manifest: Manifest) -> tuple[Module, ...]:
+def with_delta(
+    bundle: Bundle, label: Label, packed: bytes, *, max_bytes: int = MAX_BYTES, keys: Keys | None = None
+) -> Bundle:
+    """The bundle after the delta that `packed` holds; `bundle` is of no use afterwards. Raises BundleError."""
+    files = unpack(label, packed, max_bytes)
+    verify(label, files, keys)
+    delta = decode_delta(label, files)
+    data = apply_delta(label, delta, bundle.manifest, bundle.data)
+    return replace(
+        bundle,
+        revision=delta.manifest.revision or bundle.revision,
+        digest=hashlib.sha256(f"{bundle.digest} {content_digest(files)}".encode()).hexdigest(),
+        data=data,
+        size=bundle.size + len(packed),
+    )
+
+
+def holds_delta(label: Label, packed: bytes, max_bytes: int) -> bool:
+    """Whether `packed` is a delta bundle. Raises BundleError where it is no archive."""
+    return is_delta(unpack(label, packed, max_bytes))
+
+
+def _manifest(label: Label, files: Mapping[str, memoryview]) -> Manifest:
+    bases = {name.rpartition("/")[2] for name in files}
+    # A bundle of data alone need not have one.
+    if MODULE not in bases and MANIFEST not in files and DATA in bases:
+        return Manifest()
+    manifest = decode_manifest(label, files.get(MANIFEST)) if MODULE in bases or MANIFEST in files else Manifest()
+    if MODULE not in bases and (manifest.wasm or DATA not in bases or any(name.endswith(".rego") for name in files)):
+        raise BundleError(
+            f"bundle {label}: holds no policy.wasm; build it with `sark-pdp bundle build` or `opa build -t wasm`"
+        )
+    return manifest
+
+
+def _require_owned(label: Label, manifest: Manifest, data: Mapping[str, Any]) -> None:
+    roots = manifest.owned()
+    for entry in manifest.wasm:
+        if not any(owns(root, steps_of(entry.entrypoint)) for root in roots):
+            raise BundleError(f"bundle {label}: the entrypoint {entry.entrypoint} lies outside of its roots")
+    if foreign := first_foreign(roots, data):
+        raise BundleError(f"bundle {label}: the data at {'/'.join(foreign)} lies outside of its roots")
+
+
+def _modules(label: Label, files: Mapping[str, memoryview], manifest: Manifest) -> tuple[Module, ...]:
     names: dict[str, list[str]] = {}
     owner: dict[str, str] = {}
     for entry in manifest.wasm:
         file = file_name(entry.module)
         if file not in files:
             raise BundleError(
-                f"bundle {path}: .manifest maps {entry.entrypoint} to {entry.module}, which it does not hold"
+                f"bundle {label}: .manifest maps {entry.entrypoint} to {entry.module}, which it does not hold"
             )
         if owner.setdefault(entry.entrypoint, file) != file:
-            raise BundleError(f"bundle {path}: .manifest maps {entry.entrypoint} to two modules")
+            raise BundleError(f"bundle {label}: .manifest maps {entry.entrypoint} to two modules")
         if entry.entrypoint not in names.setdefault(file, []):
             names[file].append(entry.entrypoint)
-    if not names:
-        raise BundleError(f"bundle {path}: .manifest names no entrypoint; build the bundle with --entrypoint")
-    return tuple(_module(path, file, bytes(files[file]), names[file], manifest) for file in names)
+    if not names and any(name.rpartition("/")[2] == MODULE for name in files):
+        raise BundleError(f"bundle {label}: .manifest names no entrypoint; build the bundle with --entrypoint")
+    return tuple(_module(label, file, bytes(files[file]), names[file], manifest) for file in names)
 
 
-def _module(path: Path, file: str, wasm: bytes, entrypoints: list[str], manifest: Manifest) -> Module:
+def _module(label: Label, file: str, wasm: bytes, entrypoints: list[str], manifest: Manifest) -> Module:
     if not wasm.startswith(_WASM_MAGIC):
-        raise BundleError(f"bundle {path}: {file} is not a WebAssembly module")
+        raise BundleError(f"bundle {label}: {file} is not a WebAssembly module")
     digest = hashlib.sha256(wasm).hexdigest()
     reads = manifest.reads(file, digest)
     return Module(
@@ -145,7 +201,7 @@ def _module(path: Path, file: str, wasm: bytes, entrypoints: list[str], manifest
     )
 
 
-def _data(path: Path, files: Mapping[str, memoryview]) -> dict[str, Any]:
+def _data(label: Label, files: Mapping[str, memoryview]) -> dict[str, Any]:
     """The `data.json` of each folder, put together below the path of its folder."""
     data: dict[str, Any] = {}
     for name in sorted(files):
@@ -155,20 +211,20 @@ def _data(path: Path, files: Mapping[str, memoryview]) -> dict[str, Any]:
         try:
             document = msgspec.json.decode(files[name])
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise BundleError(f"bundle {path}: {name} is not valid JSON: {error}") from None
+            raise BundleError(f"bundle {label}: {name} is not valid JSON: {error}") from None
         for step in reversed(folder.split("/") if folder else []):
             document = {step: document}
         if not isinstance(document, dict):
-            raise BundleError(f"bundle {path}: {name} is not a JSON object")
-        _merge(path, name, data, document)
+            raise BundleError(f"bundle {label}: {name} is not a JSON object")
+        _merge(label, name, data, document)
     return data
 
 
-def _merge(path: Path, name: str, into: dict[str, Any], document: dict[str, Any]) -> None:
+def _merge(label: Label, name: str, into: dict[str, Any], document: dict[str, Any]) -> None:
     for key, value in document.items():
         if key not in into:
             into[key] = value
         elif isinstance(value, dict) and isinstance(into[key], dict):
-            _merge(path, name, into[key], value)
+            _merge(label, name, into[key], value)
         else:
-            raise BundleError(f"bundle {path}: {name} and another data.json both have a value for {key!r}")
+            raise BundleError(f"bundle {label}: {name} and another data.json both have a value for {key!r}")

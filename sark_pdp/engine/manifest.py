@@ -5,12 +5,13 @@ as in `wasm[].module`, paths are lists of keys, `[[]]` is everything. It speaks 
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from sark_pdp.engine.archive import Label
+from sark_pdp.engine.roots import overlap
 from sark_pdp.errors import BundleError
 from sark_pdp.projection import Path as JsonPath
 
@@ -55,9 +56,13 @@ class Manifest(Struct, frozen=True):
     """The keys of a manifest that count here."""
 
     revision: str = ""
-    roots: tuple[str, ...] = ("",)
+    roots: tuple[str, ...] | None = None
     wasm: tuple[WasmEntry, ...] = ()
     metadata: _Metadata = _Metadata()
+
+    def owned(self) -> tuple[str, ...]:
+        """The roots, without slashes around them; all of `data` where it states none."""
+        return ("",) if self.roots is None else tuple(root.strip("/") for root in self.roots)
 
     def recorded(self) -> dict[str, ModuleReads]:
         """By path of the module in the bundle, without a leading slash; empty without metadata of our version."""
@@ -73,17 +78,22 @@ class Manifest(Struct, frozen=True):
         return recorded.entrypoints if recorded is not None and recorded.sha256 == digest else {}
 
 
-def decode_manifest(path: Path, content: bytes | memoryview | None) -> Manifest:
-    """The manifest of the bundle at `path`; raises BundleError where it is missing, no JSON or of wrong types."""
+def decode_manifest(label: Label, content: bytes | memoryview | None) -> Manifest:
+    """Raises BundleError where it is missing, no JSON, of wrong types, or has roots of which one contains another."""
     if content is None:
-        raise BundleError(f"bundle {path}: holds no .manifest, which names the entrypoints")
+        raise BundleError(f"bundle {label}: holds no .manifest, which names the entrypoints")
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
         manifest.recorded()
     except msgspec.ValidationError as error:
-        raise BundleError(f"bundle {path}: .manifest is not as it should be: {error}") from None
+        raise BundleError(f"bundle {label}: .manifest is not as it should be: {error}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BundleError(f"bundle {path}: .manifest is not valid JSON: {error}") from None
+        raise BundleError(f"bundle {label}: .manifest is not valid JSON: {error}") from None
+    roots = manifest.owned()
+    for index, root in enumerate(roots):
+        for other in roots[index + 1 :]:
+            if overlap(root, other):
+                raise BundleError(f"bundle {label}: .manifest has the roots {root!r} and {other!r}, which overlap")
     return manifest
 
 
