@@ -17,8 +17,10 @@ from sark_pdp.audit.spool import Spool
 from sark_pdp.cache.memory import MemoryStore
 from sark_pdp.cache.tiers import CachedDecider
 from sark_pdp.decision.service import DecisionService
+from sark_pdp.engine.bundle import read_bundle
 from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import BundleState, Policies
+from sark_pdp.engine.preparation import combine
 from sark_pdp.engine.wasm.policy import Runtime
 from sark_pdp.errors import StartError
 from sark_pdp.interfaces import Decider, StoreStatistics
@@ -209,8 +211,10 @@ class App:
         return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans)
 
     def _activate(self, policies: Policies, metrics: Metrics, audit: AuditQueue) -> None:
-        active, took = policies.activate(self._bundle.path)
-        bundle = active.bundle
+        began = time.monotonic()
+        active = policies.activate(combine({self._bundle.name: read_bundle(self._bundle.path)}))
+        took = time.monotonic() - began
+        (bundle,) = active.bundles
         self._state = BundleState(self._bundle.name, bundle.revision, bundle.digest)
         metrics.activation.observe(took)
         details = {"bundle": self._bundle.name, "revision": bundle.revision, "digest": bundle.digest}

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 
-from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint
+from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint, read_bundle
 from sark_pdp.engine.manifest import EVERYTHING
+from sark_pdp.engine.preparation import Prepared, combine
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
 from sark_pdp.interfaces import Clock
 from sark_pdp.model import Document, Entrypoint, Request, Seconds
@@ -166,6 +167,11 @@ def a_bundle(
     )
     module = Module("policy.wasm", wasm, sha256(wasm).hexdigest(), entrypoints)
     return Bundle(revision, "d" * 64, ("",), (module,), data or {}, len(wasm))
+
+
+def prepared(path: Path) -> Prepared:
+    """What an activation needs of one bundle."""
+    return combine({"only": read_bundle(path)})
 
 
 def reads_everything(*names: str) -> dict[str, tuple[Sequence[JsonPath], Sequence[JsonPath]]]:

@@ -1,24 +1,29 @@
-"""The active policies: what a bundle becomes when it is activated."""
+"""The active policies: what prepared bundles become when they are activated."""
 
 import time
 from collections.abc import Mapping
 from hashlib import sha256
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint, read_bundle
+from sark_pdp.engine.bundle import Bundle
+from sark_pdp.engine.preparation import Prepared, PreparedEntrypoint, PreparedModule, combine
 from sark_pdp.engine.wasm.builtins import NONDETERMINISTIC
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
-from sark_pdp.errors import BundleError, NotReadyError, UnknownEntrypointError
-from sark_pdp.model import PolicyRevision, Seconds
+from sark_pdp.errors import BundleActivationError, BundleError, EvaluationError, NotReadyError, UnknownEntrypointError
+from sark_pdp.model import PolicyRevision
 from sark_pdp.projection import Projection
 
-KEY_VERSION: Final = b"1"
-"""Part of every fingerprint; raised when the meaning of a cache key changes."""
+_TRIALS: Final = 3
+"""Times that an entrypoint may fail on an empty input: on a busy machine one evaluation can lose its time to others."""
+_PAUSE: Final = 0.05
+"""Seconds between them."""
+_CONFLICT: Final = "conflict"
+"""In the message of OPA's compiler where two rules disagree, which on an empty input says nothing against a policy."""
 
-_canonical = msgspec.json.Encoder(order="deterministic").encode
+_ModuleKey = tuple[str, bytes]
+"""Digests of a module and of its data."""
 
 
 class LoadedEntrypoint:
@@ -26,27 +31,42 @@ class LoadedEntrypoint:
 
     __slots__ = ("_number", "_policy", "deterministic", "fingerprint", "name", "projection", "revision")
 
-    def __init__(self, policy: WasmPolicy, bundle: Bundle, module: Module, stated: ModuleEntrypoint) -> None:
+    def __init__(self, policy: WasmPolicy, revision: str, prepared: PreparedEntrypoint) -> None:
         self._policy = policy
-        self._number = policy.entrypoint(stated.name)
-        self.name = stated.name
-        self.revision = PolicyRevision(bundle.revision or bundle.digest)
-        self.projection = Projection(stated.reads_input)
+        self._number = policy.entrypoint(prepared.name)
+        self.name = prepared.name
+        self.revision = PolicyRevision(revision)
+        self.projection = Projection(prepared.reads_input)
         self.deterministic = not policy.builtins & NONDETERMINISTIC
-        self.fingerprint = _fingerprint(module, bundle, stated)
+        self.fingerprint = prepared.fingerprint
 
     def evaluate(self, input_json: bytes) -> bytes | None:
         """The result as JSON, None where it is undefined; raises EvaluationError."""
         return self._policy.evaluate(self._number, input_json)
 
 
+class BundleState(msgspec.Struct, frozen=True):
+    """How a configured bundle stands."""
+
+    name: str
+    revision: str = ""
+    """Of what is active; empty before that, and where its manifest has none."""
+    digest: str = ""
+    """Of what is active; empty before that."""
+    error: str = ""
+    """Why what was delivered last is not active, or why nothing is delivered; empty where all is well."""
+
+
 class LoadedPolicies:
     """The entrypoints of one activation."""
 
-    def __init__(self, bundle: Bundle, entrypoints: Mapping[str, LoadedEntrypoint]) -> None:
-        self.bundle = bundle
-        self._entrypoints = entrypoints
+    def __init__(
+        self, prepared: Prepared, entrypoints: Mapping[str, LoadedEntrypoint], modules: Mapping[_ModuleKey, WasmPolicy]
+    ) -> None:
+        self.bundles = prepared.bundles
         self.names = tuple(sorted(entrypoints))
+        self._entrypoints = entrypoints
+        self._modules = modules
 
     def entrypoint(self, name: str) -> LoadedEntrypoint:
         """Raises UnknownEntrypointError."""
@@ -55,14 +75,20 @@ class LoadedPolicies:
         except KeyError:
             raise UnknownEntrypointError(name, self.names) from None
 
+    def module(self, key: _ModuleKey) -> WasmPolicy | None:
+        """The module with this content and this data, where there is one."""
+        return self._modules.get(key)
 
-class BundleState(msgspec.Struct, frozen=True):
-    """How a configured bundle stands."""
+    def instances(self, entrypoint: str) -> int:
+        """How many evaluations of it can run at once without making an instance."""
+        loaded = self._entrypoints.get(entrypoint)
+        return 0 if loaded is None else loaded._policy.instances  # noqa: SLF001
 
-    name: str
-    revision: str = ""
-    digest: str = ""
-    error: str = ""
+    def close(self, successor: "LoadedPolicies | None" = None) -> None:
+        """Frees what `successor` does not use; evaluations that run finish."""
+        for key, module in self._modules.items():
+            if successor is None or successor.module(key) is not module:
+                module.close()
 
 
 class Policies:
@@ -83,43 +109,77 @@ class Policies:
         """Raises NotReadyError or UnknownEntrypointError."""
         return self.active().entrypoint(name)
 
-    def activate(self, path: Path) -> tuple[LoadedPolicies, Seconds]:
-        """Reads, compiles, warms and swaps in a bundle; returns it and the time that took.
+    def activate(self, prepared: Prepared) -> LoadedPolicies:
+        """Compiles, warms, tries and swaps in; then frees what it replaced.
 
-        Raises BundleError, and the active one stays.
+        Raises BundleActivationError, and the active ones stay.
         """
-        began = time.monotonic()
-        policies = load(read_bundle(path), self._runtime)
+        former = self._active
+        policies = load_prepared(prepared, self._runtime, former)
         self._active = policies
-        return policies, Seconds(time.monotonic() - began)
+        if former is not None:
+            former.close(policies)
+        self._runtime.modules.tidy(frozenset(module.digest for module in prepared.modules))
+        return policies
 
 
 def load(bundle: Bundle, runtime: Runtime) -> LoadedPolicies:
-    """Compiles the modules of a bundle and makes an instance of each. Raises BundleError."""
+    """One bundle alone, loaded and tried. Raises BundleError."""
+    return load_prepared(combine({bundle.name: bundle}), runtime, None)
+
+
+def load_prepared(prepared: Prepared, runtime: Runtime, former: LoadedPolicies | None) -> LoadedPolicies:
+    """Loads and tries each module that `former` does not have with the same data.
+
+    As many instances are made as the former module of the same entrypoints has, so that no call pays for one. Raises
+    BundleActivationError, and nothing is left of what was loaded.
+    """
     entrypoints: dict[str, LoadedEntrypoint] = {}
-    for module in bundle.modules:
-        # A module gets the data that its entrypoints can read, and no more: memory is paid for each instance.
-        needed = Projection(path for stated in module.entrypoints for path in stated.reads_data)
-        data = needed.project(bundle.data)
-        try:
-            policy = WasmPolicy(runtime, module.wasm, _canonical(data))
+    modules: dict[_ModuleKey, WasmPolicy] = {}
+    data: dict[bytes, bytes] = {}
+    try:
+        for module in prepared.modules:
+            digest = sha256(module.data_json).digest()
+            key = (module.digest, digest)
+            # Modules that read the same share one copy.
+            data_json = data.setdefault(digest, module.data_json)
+            policy = modules.get(key) or (former and former.module(key)) or _loaded(module, data_json, runtime, former)
+            modules[key] = policy
             for stated in module.entrypoints:
-                entrypoints[stated.name] = LoadedEntrypoint(policy, bundle, module, stated)
-        except BundleError as error:
-            raise BundleError(f"{module.path}: {error}") from error
-    return LoadedPolicies(bundle, entrypoints)
+                entrypoints[stated.name] = LoadedEntrypoint(policy, module.revision, stated)
+    except BundleError as error:
+        LoadedPolicies(prepared, entrypoints, modules).close(former)
+        raise BundleActivationError(f"{module.path}: {error}") from error
+    return LoadedPolicies(prepared, entrypoints, modules)
 
 
-def _fingerprint(module: Module, bundle: Bundle, stated: ModuleEntrypoint) -> bytes:
-    read = Projection(stated.reads_data)
-    parts = (
-        KEY_VERSION,
-        module.digest.encode(),
-        _canonical(read.project(bundle.data)),
-        stated.name.encode(),
-    )
-    digest = sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
+def _loaded(module: PreparedModule, data_json: bytes, runtime: Runtime, former: LoadedPolicies | None) -> WasmPolicy:
+    policy = WasmPolicy(runtime, module.wasm, data_json)
+    try:
+        for stated in module.entrypoints:
+            _try(policy, stated.name)
+        wanted = max(former.instances(stated.name) for stated in module.entrypoints) if former else 1
+        policy.warm(wanted)
+    except BundleError:
+        policy.close()
+        raise
+    return policy
+
+
+def _try(policy: WasmPolicy, name: str) -> None:
+    """Evaluates an entrypoint once, on an empty object: what traps or never ends on that is not let in.
+
+    Undefined is what most policies say to it, and rules may disagree.
+    """
+    number = policy.entrypoint(name)
+    for trial in range(_TRIALS):
+        try:
+            policy.evaluate(number, b"{}")
+        except EvaluationError as error:
+            if _CONFLICT in str(error):
+                return
+            if trial == _TRIALS - 1:
+                raise BundleError(f"the entrypoint {name} fails on an empty input: {error}") from error
+            time.sleep(_PAUSE)
+        else:
+            return

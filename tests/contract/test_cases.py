@@ -35,7 +35,7 @@ from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.grpc_server import GrpcServer
 from tests.fix_audit import MemorySink
-from tests.fix_engine import MEBI, StillClock, a_question, a_runtime
+from tests.fix_engine import MEBI, StillClock, a_question, a_runtime, prepared
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = sorted((ROOT / "tests" / "cases").glob("*.yaml"))
@@ -77,7 +77,7 @@ def policies(compiled_folder: Path, clock: StillClock) -> Iterator[Policies]:
     """The bundle that the repository carries."""
     with a_runtime(compiled_folder, Seconds(30.0), 64 * MEBI, clock) as runtime:
         made = Policies(runtime)
-        made.activate(default_bundle())
+        made.activate(prepared(default_bundle()))
         yield made
 
 

@@ -30,7 +30,7 @@ from sark_pdp.interfaces import Decider
 from sark_pdp.model import Document, Json, Seconds, Tier
 from sark_pdp.projection import Path as JsonPath
 from sark_pdp.settings import default_bundle
-from tests.fix_engine import MEBI, StillClock, a_question, a_runtime
+from tests.fix_engine import MEBI, StillClock, a_question, a_runtime, prepared
 
 ROOT = Path(__file__).parent.parent.parent
 BUNDLE = read_bundle(default_bundle())
@@ -172,7 +172,7 @@ def clock() -> StillClock:
 def policies(compiled_folder: Path, clock: StillClock) -> Iterator[LoadedPolicies]:
     with a_runtime(compiled_folder, Seconds(30.0), 64 * MEBI, clock) as runtime:
         made = Policies(runtime)
-        made.activate(default_bundle())
+        made.activate(prepared(default_bundle()))
         yield made.active()
 
 

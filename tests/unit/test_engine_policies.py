@@ -13,7 +13,7 @@ from sark_pdp.errors import BundleError, EvaluationError, NotReadyError, Unknown
 from sark_pdp.model import Outcome, Seconds, Tier
 from sark_pdp.projection import Path as JsonPath
 from sark_pdp.settings import default_bundle
-from tests.fix_engine import Compile, a_bundle, a_question, reads_everything
+from tests.fix_engine import Compile, a_bundle, a_question, prepared, reads_everything
 
 ROLES = {"live": {"roles": {"dev": 1}}}
 Reads: TypeAlias = dict[str, tuple[list[JsonPath], list[JsonPath]]]
@@ -85,12 +85,11 @@ def test_nothing_is_known_before_the_first_activation(runtime: Runtime) -> None:
 
 def test_a_bad_bundle_leaves_the_active_one(runtime: Runtime, tmp_path: Path) -> None:
     policies = Policies(runtime)
-    active, took = policies.activate(default_bundle())
-    assert took > 0
+    active = policies.activate(prepared(default_bundle()))
     bad = tmp_path / "bad.tar.gz"
     bad.write_bytes(default_bundle().read_bytes()[:1000])
     with pytest.raises(BundleError):
-        policies.activate(bad)
+        policies.activate(prepared(bad))
     assert policies.active() is active
     with pytest.raises(UnknownEntrypointError, match="the loaded ones are envoy/authz/allow, sark/mcp/decision"):
         policies.entrypoint("sark/mcp/other")

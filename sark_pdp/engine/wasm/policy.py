@@ -62,6 +62,7 @@ class WasmPolicy:
 
     `_idle` holds the instances that nobody uses; a thread takes the one that was used last, so that a sidecar which
     decides one request at a time pays for one instance. A failed one is dropped, the next evaluation makes another.
+    `_closed` is set once, by the thread that replaces the policy; what is given back afterwards is freed.
     """
 
     def __init__(self, runtime: Runtime, wasm: bytes, data_json: bytes) -> None:
@@ -76,8 +77,28 @@ class WasmPolicy:
         try:
             first.load(self._resolved, runtime.new_context, data_json)
         except EvaluationError as error:
+            first.close()
             raise BundleError(f"the data cannot be loaded: {error}") from error
         self._idle = deque([first])
+        self._closed = False
+
+    @property
+    def instances(self) -> int:
+        """How many evaluations can begin now without making an instance."""
+        return len(self._idle)
+
+    def warm(self, instances: int) -> None:
+        """Makes instances until there are as many. Raises BundleError where one cannot be made."""
+        try:
+            while len(self._idle) < instances:
+                self._idle.appendleft(self._new_instance())
+        except EvaluationError as error:
+            raise BundleError(f"the data cannot be loaded: {error}") from error
+
+    def close(self) -> None:
+        """Frees its instances at once, and those in use when their evaluation ends; it can still be evaluated."""
+        self._closed = True
+        self._free_idle()
 
     def entrypoint(self, name: str) -> int:
         """The module's own number for an entrypoint. Raises BundleError."""
@@ -108,9 +129,20 @@ class WasmPolicy:
             instance.close()
         else:
             self._idle.append(instance)
+            # Looked at after it was given back: `close` frees what it finds there after it has set this.
+            if self._closed:
+                self._free_idle()
         if raw.startswith(_RESULT):
             return raw[len(_RESULT) : -2]
         return None
+
+    def _free_idle(self) -> None:
+        while self._idle:
+            try:
+                instance = self._idle.pop()
+            except IndexError:
+                return
+            instance.close()
 
     def _new_instance(self) -> Instance:
         instance = Instance(self._runtime.engine, self._module, self._runtime.memory_limit)
