@@ -29,7 +29,7 @@ POLICIES := --ignore '*.tar.gz' policies
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set key=value" goes to `sark-pdp serve`
@@ -95,11 +95,18 @@ proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 	$(BIN)/python proto/generate.py
 
 .PHONY: bench
-bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machine (bench/README.md)
-	@set -x
-	$(BIN)/python -m bench.engine
-	$(BIN)/python -m bench.grpc_check
-	$(BIN)/python -m bench.memory
+bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machine; ARGS="--opa-envoy PATH" adds a peer (bench/README.md)
+	@status=0
+	set -x
+	$(BIN)/python -m bench $(ARGS) || status=1
+	$(BIN)/python -m bench.engine || status=1
+	$(BIN)/python -m bench.memory || status=1
+	$(BIN)/python -m bench.memory --transport grpcio || status=1
+	exit $$status
+
+.PHONY: bench-quick
+bench-quick: .venv/.dev tools ## The load runs alone and in short, within 3 minutes; takes the same ARGS
+	@$(BIN)/python -m bench --quick --output build/bench $(ARGS)
 
 .PHONY: lock
 lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--upgrade-package NAME" for one, ARGS=--upgrade for all

@@ -19,7 +19,9 @@ from pathlib import Path
 
 from msgspec import Struct, to_builtins
 
-from bench.harness import DOCUMENT, ROOT, SERVER_CORE, table, write_json
+from bench.figures import spread, table, write_json
+from bench.machine import ROOT, SERVER_CORE, TOOLS
+from bench.questions import DOCUMENT
 from sark_pdp.engine.build import build_bundle
 from sark_pdp.engine.bundle import read_bundle
 from sark_pdp.engine.opa import Opa
@@ -32,7 +34,7 @@ PROMISED_TRIVIAL_US = 10.0
 PROMISED_SHARE = 0.75
 """What a policy of the default set's size may take of `opa bench`'s time for it."""
 
-OPA = ROOT / ".tools" / "bin" / "opa"
+OPA = TOOLS / "opa"
 OWN = ROOT / "bench" / "policies"
 DEFAULT = ROOT / "policies"
 DATA = ("catalog", "directory")
@@ -193,10 +195,10 @@ def _report(measured: Mapping[str, list[Round]], calls: Mapping[str, list[float]
         cpu = statistics.median(each.engine_cpu for each in rounds)
         processor.append(cpu)
         shares.append(statistics.median(engine) / statistics.median(opa))
-        rows.append((name, *_spread(engine), cpu, *_spread(opa), f"{shares[-1]:.3f}"))
+        rows.append((name, *spread(engine), cpu, *spread(opa), f"{shares[-1]:.3f}"))
     print("µs for one evaluation; medians, least and most of the rounds; CPU of the engine's whole process")
     print(table(("policy", "engine", "least", "most", "CPU", "opa bench", "least", "most", "share"), rows))
-    built_ins = [(name, *_spread(values)) for name, values in calls.items()]
+    built_ins = [(name, *spread(values)) for name, values in calls.items()]
     print(table(("built-in, µs for one call", "median", "least", "most"), built_ins))
     trivial, share = processor[0], shares[1]
     print(f"trivial: {trivial:.1f} µs of the processor (promised at most {PROMISED_TRIVIAL_US:.0f})")
@@ -204,10 +206,6 @@ def _report(measured: Mapping[str, list[Round]], calls: Mapping[str, list[float]
     figures = {"trivial_cpu_us": trivial, "share": share, "policies": to_builtins(measured), "builtins": calls}
     write_json(output, figures)
     return trivial <= PROMISED_TRIVIAL_US and share <= PROMISED_SHARE
-
-
-def _spread(values: list[float]) -> tuple[float, float, float]:
-    return statistics.median(values), min(values), max(values)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Resident memory of `sark-pdp serve` over 100,000 decisions, repeated and distinct, one by one and in batches.
 
-`python -m bench.memory [--decisions N] [--json FILE]`; exits with 1 above the promised limit.
+`python -m bench.memory [--decisions N] [--transport NAME] [--json FILE]`; exits with 1 above the promised limit.
 """
 
 import argparse
-import os
+import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.harness import DOCUMENT, LOAD_CORE, Serving, resident_mib, serving, table, write_json
+from bench.figures import table, write_json
+from bench.machine import resident_mib, take_load_core
+from bench.questions import DOCUMENT
+from bench.servers import Serving, serving
 from sark_pdp.client import Client, Question
 from sark_pdp.model import Json
 
@@ -22,10 +25,14 @@ def main() -> None:
     """Prints the memory after each stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decisions", type=int, default=100_000, help="decisions in all [100000]")
+    parser.add_argument("--transport", choices=("auto", "front", "grpcio"), default="auto", help="the carrier [auto]")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
-    os.sched_setaffinity(0, {LOAD_CORE})
-    with serving() as served:
+    take_load_core()
+    with (
+        tempfile.TemporaryDirectory(prefix="sark-bench-") as folder,
+        serving(Path(folder), {"transport": options.transport}) as served,
+    ):
         stages = _stages(served, options.decisions)
         peak = resident_mib(served.pid, "VmHWM")
         dropped = served.metric("sark_audit_dropped_total")

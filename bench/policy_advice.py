@@ -15,14 +15,14 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from bench.machine import TOOLS
 from sark_pdp.engine.build import build_bundle
 from sark_pdp.engine.opa import Opa
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
 from sark_pdp.model import Json, Seconds
 from sark_pdp.projection import Projection
 
-ROOT = Path(__file__).resolve().parent.parent
-OPA = ROOT / ".tools" / "bin" / "opa"
+OPA = TOOLS / "opa"
 MEMORY_LIMIT = 64 * 1024 * 1024
 
 HEAD = "package p\n\n"
