@@ -51,7 +51,11 @@ _PLACES: Final = {
     # Built-ins without a namespace.
     "sprintf": "strings",
     "indexof_n": "strings",
-    # Apart from the rest of their namespace, for what they import.
+    # Apart from the rest of their namespace, for what that imports.
+    "io.jwt": "jws",
+    **dict.fromkeys(
+        ("io.jwt.decode", "io.jwt.verify_hs256", "io.jwt.verify_hs384", "io.jwt.verify_hs512"), "jwt"
+    ),
 }  # fmt: skip
 """The module of each namespace, and of each built-in that is not in the one of its namespace."""
 

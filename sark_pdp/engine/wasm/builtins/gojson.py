@@ -18,15 +18,17 @@ _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def loads(raw: bytes) -> Json:
-    """One JSON value and nothing behind it; the last of equal keys counts. Raises BuiltinError."""
+    """One JSON value and nothing behind it; the last of equal keys counts. Raises BuiltinError, or LimitError."""
     text = go_string(raw)
     try:
         return msgspec.json.decode(text)
     except RecursionError:
         raise LimitError("a JSON text is nested too deeply for a built-in") from None
+    except msgspec.ValidationError:
+        raise LimitError("a number is too large for a built-in") from None
     except msgspec.DecodeError as problem:
-        if "surrogate" in str(problem):
-            # Half of a surrogate pair is U+FFFD in Go. The text is JSON up to there; json reads the rest.
+        if "\\ud" in text or "\\uD" in text:
+            # Half of a surrogate pair is U+FFFD in Go, and an error to msgspec.
             return _loads_with_surrogates(text)
         raise BuiltinError(f"not JSON: {problem}") from None
 
