@@ -16,11 +16,12 @@ use h2::{RecvStream, SendStream};
 use http::header::USER_AGENT;
 use http::{Method as Verb, Request, Response, StatusCode};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use crate::answer::{Answer, Code, Kind, Question, code};
 use crate::connection::Caller;
 use crate::framing::{Decoder, Item, Message, Refused};
-use crate::limits::{Held, INLINE_BYTES, Slot};
+use crate::limits::{Held, INLINE_BYTES, MESSAGE, SMALL_ANSWER, STALLED, Slot};
 use crate::metadata::{self, Encoding};
 use crate::metrics::inc;
 use crate::pool::{Job, Tally};
@@ -74,10 +75,11 @@ pub fn begin(caller: &Arc<Caller>, request: Request<RecvStream>, respond: SendRe
     match call.route.kind {
         Kind::Unary => match call.poll_message(cx) {
             Poll::Ready(Ok(Some(Item::Message(message)))) if call.is_last() => match call.answer_nowait(&message) {
-                Some(answer) => {
+                Some(answer) if answer.frame.len() <= SMALL_ANSWER => {
                     let ended = call.send_only(answer);
                     call.route.metrics.handled(ended, call.began.elapsed());
                 }
+                Some(answer) => drop(tokio::spawn(unary::send_large(call, answer))),
                 None => drop(tokio::spawn(unary::wait_answer(call, message))),
             },
             Poll::Ready(item) => drop(tokio::spawn(unary::wait_message(call, Some(item)))),
@@ -92,16 +94,16 @@ pub fn begin(caller: &Arc<Caller>, request: Request<RecvStream>, respond: SendRe
 fn opened(caller: &Arc<Caller>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Call> {
     let began = Instant::now();
     let (head, body) = request.into_parts();
-    // A caller that has gone needs no answer.
-    let mut end = |response: Response<()>| drop(respond.send_response(response, true));
     if head.method != Verb::POST {
-        end(metadata::not_grpc(StatusCode::METHOD_NOT_ALLOWED));
+        refuse_http(respond, StatusCode::METHOD_NOT_ALLOWED);
         return None;
     }
     if !metadata::is_grpc(&head.headers) {
-        end(metadata::not_grpc(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        refuse_http(respond, StatusCode::UNSUPPORTED_MEDIA_TYPE);
         return None;
     }
+    // A caller that has gone needs no answer.
+    let mut end = |response: Response<()>| drop(respond.send_response(response, true));
     let Some(route) = caller.shared.routes.get(head.uri.path()) else {
         let details = format!("there is no method {}", head.uri.path());
         end(metadata::trailers_only(&Answer::status(code::UNIMPLEMENTED, details)));
@@ -141,6 +143,13 @@ fn opened(caller: &Arc<Caller>, request: Request<RecvStream>, mut respond: SendR
     })
 }
 
+/// Tells a person, or a program that does not speak gRPC, what listens here.
+fn refuse_http(mut respond: SendResponse<Bytes>, status: StatusCode) {
+    if let Ok(mut stream) = respond.send_response(metadata::not_grpc(status), false) {
+        let _ = stream.send_data(Bytes::from_static(metadata::NOT_GRPC), true);
+    }
+}
+
 impl Call {
     /// The next message; None at the end of the body.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Item>, Ended>> {
@@ -175,11 +184,25 @@ impl Call {
         let deadline = self.question.deadline;
         let unary = self.route.kind != Kind::Stream;
         let mut expired = pin!(expiry(deadline));
+        let mut late = pin!(sleep(MESSAGE));
+        // A stream may be silent between its messages.
+        let mut due = unary;
         poll_fn(|cx| {
             let polled = self.poll_message(cx);
             if polled.is_pending() {
                 if expired.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(deadline_exceeded()));
+                }
+                if !due && self.decoder.unfinished() {
+                    due = true;
+                    late.as_mut().reset(tokio::time::Instant::now() + MESSAGE);
+                }
+                // Otherwise the bytes that are there would count for as long as the caller likes.
+                if due && late.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(Ended::Status(Answer::status(
+                        code::DEADLINE_EXCEEDED,
+                        "the message did not come whole within 30 s",
+                    ))));
                 }
                 if !held.resize(self.decoder.buffered(), &self.caller.shared.limits) {
                     self.decoder.refuse(Refused::TooManyBytes);
@@ -328,9 +351,13 @@ impl Call {
         }
     }
 
-    /// Sends one message of several, as fast as the caller takes them.
+    /// Sends a message, as fast as the caller takes it; what follows it is for `finish`.
     async fn send(&mut self, answer: Answer) -> Result<(), Ended> {
         let deadline = self.question.deadline;
+        let mut held = Held::new(&self.caller.shared.load);
+        if answer.frame.len() > SMALL_ANSWER && !held.resize(answer.frame.len(), &self.caller.shared.limits) {
+            return Err(self.refused(Refused::TooManyBytes));
+        }
         let stream = match &mut self.sending {
             Some(stream) => stream,
             None => {
@@ -344,8 +371,10 @@ impl Call {
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
+                let mut stalled = pin!(sleep(STALLED));
                 let granted = poll_fn(|cx| match stream.poll_capacity(cx) {
                     Poll::Ready(granted) => Poll::Ready(granted.ok_or(Ended::Gone)),
+                    Poll::Pending if stalled.as_mut().poll(cx).is_ready() => Poll::Ready(Err(Ended::Gone)),
                     Poll::Pending => expired.as_mut().poll(cx).map(|()| Err(deadline_exceeded())),
                 });
                 granted.await??;

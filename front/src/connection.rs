@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use crate::answer::{Origin, Peer};
 use crate::calls;
 use crate::limits::{
-    BATCH, CONNECTION_WINDOW, HANDSHAKE, KEEPALIVE, KEEPALIVE_ANSWER, MAX_HEADER_BYTES, STREAM_WINDOW,
+    BATCH, CONNECTION_WINDOW, HANDSHAKE, KEEPALIVE, KEEPALIVE_ANSWER, MAX_HEADER_BYTES, SEND_BUFFER, STREAM_WINDOW,
 };
 use crate::metrics::{add, inc};
 use crate::server::{Phase, Shared};
@@ -66,6 +66,7 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX));
     let Ok(Ok(connection)) = timeout(HANDSHAKE, builder.handshake(io)).await else {
         inc(&shared.metrics.connections_refused);

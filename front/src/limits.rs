@@ -14,6 +14,14 @@ pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// What one connection may.
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Answers up to this size are given away at once; larger ones as the caller takes them, and count until then.
+pub const SMALL_ANSWER: usize = 4 * 1024;
+/// What one stream may keep of answers that the network does not take.
+pub const SEND_BUFFER: usize = 32 * 1024;
+/// How long a message may take to come whole.
+pub const MESSAGE: Duration = Duration::from_secs(30);
+/// How long a caller may take nothing of an answer.
+pub const STALLED: Duration = Duration::from_secs(30);
 /// How long a peer may take until its calls can begin.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After so long a connection is asked whether it still lives.
@@ -28,7 +36,7 @@ pub const BATCH: usize = 64;
 pub struct Limits {
     /// Calls that wait for an answer, or streams that are open.
     pub max_concurrent: usize,
-    /// Bytes of the messages that are being received or answered.
+    /// Bytes of the messages that are being received or answered, and of large answers that are being sent.
     pub in_flight_bytes: usize,
     /// Bytes of one message.
     pub max_message_bytes: usize,

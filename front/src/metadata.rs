@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
@@ -149,10 +149,16 @@ pub fn unknown_encoding(answer: &Answer) -> Response<()> {
     response
 }
 
-/// To a request that is not gRPC.
+/// What a request that is not gRPC is told.
+pub const NOT_GRPC: &[u8] = b"This port speaks gRPC over HTTP/2: POST, with content-type application/grpc.\n";
+
+/// The head of the answer to such a request.
 pub fn not_grpc(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(ALLOW, HeaderValue::from_static("POST"));
     response
 }
 

@@ -28,6 +28,8 @@ pub(super) async fn stream(mut call: Call) {
 
 async fn exchange(call: &mut Call, tally: &Arc<Tally>) -> Ended {
     let mut phase = call.caller.phase.clone();
+    // Metadata of the last answer leaves with the status.
+    let mut last = Answer::default();
     loop {
         let mut held = Held::new(&call.caller.shared.load);
         let next = tokio::select! {
@@ -43,11 +45,14 @@ async fn exchange(call: &mut Call, tally: &Arc<Tally>) -> Ended {
                 None => call.answer(message, None, held, tally).await,
             },
             Ok(Some(Item::Refused(reason))) => Ok(call.refusal(reason)),
-            Ok(None) => return Ended::Status(Answer::default()),
+            Ok(None) => return Ended::Status(last),
             Err(ended) => Err(ended),
         };
         let sent = match answer {
-            Ok(answer) if answer.status == code::OK => call.send(answer).await,
+            Ok(mut answer) if answer.status == code::OK => {
+                keep_trailing(&mut last, &mut answer);
+                call.send(answer).await
+            }
             Ok(answer) => Err(Ended::Status(answer)),
             Err(ended) => Err(ended),
         };
@@ -79,6 +84,7 @@ async fn watched(call: &mut Call, slot: Slot, tally: &Arc<Tally>) -> Result<Ende
         return Ok(Ended::Status(call.route.refusals.internal.clone()));
     }
     let mut expired = pin!(expiry(call.question.deadline));
+    let mut last = Answer::default();
     loop {
         let next = poll_fn(|cx| {
             if let Poll::Ready(answer) = answers.poll_recv(cx) {
@@ -90,10 +96,19 @@ async fn watched(call: &mut Call, slot: Slot, tally: &Arc<Tally>) -> Result<Ende
             expired.as_mut().poll(cx).map(|()| Err(deadline_exceeded()))
         });
         match next.await? {
-            Some(answer) if answer.status == code::OK => call.send(answer).await?,
+            Some(mut answer) if answer.status == code::OK => {
+                keep_trailing(&mut last, &mut answer);
+                call.send(answer).await?;
+            }
             Some(answer) => return Ok(Ended::Status(answer)),
-            None => return Ok(Ended::Status(Answer::default())),
+            None => return Ok(Ended::Status(last)),
         }
+    }
+}
+
+fn keep_trailing(last: &mut Answer, answer: &mut Answer) {
+    if !answer.trailing.is_empty() {
+        last.trailing = std::mem::take(&mut answer.trailing);
     }
 }
 

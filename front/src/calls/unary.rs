@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Call, Ended};
 use crate::answer::Answer;
 use crate::framing::{Item, Message};
-use crate::limits::{Held, Place, Slot};
+use crate::limits::{Held, Place, SMALL_ANSWER, Slot};
 use crate::pool::Tally;
 
 /// Waits for the message, unless `first` is what was read already, then answers it.
@@ -22,14 +22,14 @@ pub(super) async fn wait_message(mut call: Call, first: Option<Result<Option<Ite
         }
         Err(ended) => Err(ended),
     };
-    end(call, answer, &tally);
+    end(call, answer, &tally).await;
 }
 
 /// Answers a message that the method would not answer at once.
 pub(super) async fn wait_answer(mut call: Call, message: Message) {
     let tally = Arc::new(Tally::new(&call.route, call.began));
     let answer = of_pool(&mut call, message, &tally).await;
-    end(call, answer, &tally);
+    end(call, answer, &tally).await;
 }
 
 async fn of_pool(call: &mut Call, message: Message, tally: &Arc<Tally>) -> Result<Answer, Ended> {
@@ -41,8 +41,25 @@ async fn of_pool(call: &mut Call, message: Message, tally: &Arc<Tally>) -> Resul
     call.answer(message, Some(slot), held, tally).await
 }
 
-fn end(mut call: Call, answer: Result<Answer, Ended>, tally: &Tally) {
+/// Sends an answer that needed no waiting but may need it now.
+pub(super) async fn send_large(call: Call, answer: Answer) {
+    let tally = Arc::new(Tally::new(&call.route, call.began));
+    end(call, Ok(answer), &tally).await;
+}
+
+async fn end(mut call: Call, answer: Result<Answer, Ended>, tally: &Tally) {
     match answer {
+        Ok(answer) if answer.frame.len() > SMALL_ANSWER => {
+            let last = Answer {
+                trailing: answer.trailing.clone(),
+                ..Answer::default()
+            };
+            match call.send(answer).await {
+                Ok(()) => tally.ended(call.finish(last)),
+                Err(Ended::Status(answer)) => tally.ended(call.finish(answer)),
+                Err(Ended::Gone) => (),
+            }
+        }
         Ok(answer) | Err(Ended::Status(answer)) => tally.ended(call.send_only(answer)),
         Err(Ended::Gone) => (),
     }
