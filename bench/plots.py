@@ -1,5 +1,6 @@
 """Plots of a run, as SVG: a bar for each server."""
 
+import re
 from pathlib import Path
 
 import pygal
@@ -37,9 +38,10 @@ def plot(path: Path, group: Group, result: GroupResult, figure: Figure) -> bool:
         style=CleanStyle(value_font_size=11),
         title=f"{group.title}: {NAMES[figure]}{unit}",
         show_legend=False,
+        show_y_guides=False,
         print_values=True,
         print_values_position="top",
-        value_formatter=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:,.1f}",
+        value_formatter=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:,.1f}".removesuffix(".0"),
         width=900,
         height=120 + 45 * len(bars),
         # Bars grow from the bottom.
@@ -51,5 +53,6 @@ def plot(path: Path, group: Group, result: GroupResult, figure: Figure) -> bool:
         NAMES[figure],
         [{"value": median, "color": _OURS if name.startswith("SARK") else _OTHERS} for name, median in reversed(bars)],
     )
-    chart.render_to_file(str(path))
+    # Without the comments, which hold the day.
+    path.write_text(re.sub("<!--.*?-->", "", chart.render(is_unicode=True)))
     return True
