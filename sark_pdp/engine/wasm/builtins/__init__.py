@@ -45,14 +45,17 @@ _REFUSED: Final = {
 _PLACES: Final = {
     # Modules of the name of their namespace.
     **{name: name for name in (
-        "base64url", "crypto", "glob", "hex", "json", "net", "numbers", "object", "rand", "regex", "semver", "strings",
-        "time", "units", "urlquery", "uuid",
+        "base64url", "crypto", "glob", "graph", "hex", "json", "net", "numbers", "object", "rand", "regex", "semver",
+        "strings", "time", "units", "uri", "urlquery", "uuid",
     )},
     # Built-ins without a namespace.
     "sprintf": "strings",
     "indexof_n": "strings",
+    "trace": "casts",
+    **{f"cast_{kind}": "casts" for kind in ("array", "boolean", "null", "object", "set", "string")},
     # Apart from the rest of their namespace, for what that imports.
     "io.jwt": "jws",
+    "regex.globs_match": "globs",
     **dict.fromkeys(
         ("io.jwt.decode", "io.jwt.verify_hs256", "io.jwt.verify_hs384", "io.jwt.verify_hs512"), "jwt"
     ),
