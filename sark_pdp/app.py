@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from uuid_utils import uuid7
 
 from sark_pdp.addresses import Address, UnixAddress
 from sark_pdp.audit.chain import read_key
+from sark_pdp.audit.off import NoTrail
 from sark_pdp.audit.queue import AuditQueue
 from sark_pdp.audit.spool import Spool
 from sark_pdp.cache.memory import MemoryStore
@@ -39,6 +40,8 @@ _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
 _ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16)
 _LEAST_GRACE: Final = 1.0
 """Seconds that the audit trail gets to be flushed, however long the calls took."""
+
+Trail: TypeAlias = AuditQueue | NoTrail
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class App:
 
     def _start(self) -> None:
         settings, metrics = self._settings, Metrics()
-        audit = self._audit_queue()
+        audit = self._audit_trail()
         runtime = Runtime(
             eval_timeout=settings.limits.eval_timeout,
             memory_limit=settings.limits.wasm_memory,
@@ -128,8 +131,11 @@ class App:
         gc.freeze()
         self.readiness.set_serving()
 
-    def _audit_queue(self) -> AuditQueue:
+    def _audit_trail(self) -> Trail:
         audit = self._settings.audit
+        if not audit.spool_max_bytes:
+            _log.warning("the audit trail is off (audit.spool_max_bytes is 0): no decision is recorded")
+            return NoTrail()
         key = None if audit.chain_key_file is None else read_key(audit.chain_key_file)
         queue = AuditQueue(
             Spool(audit.spool_dir, audit.spool_max_bytes),
@@ -167,7 +173,7 @@ class App:
             **reflection.methods((*services, health.SERVICE)),
         }
 
-    def _start_probes(self, metrics: Metrics, audit: AuditQueue, stores: Callable[[], list[StoreStatistics]]) -> None:
+    def _start_probes(self, metrics: Metrics, audit: Trail, stores: Callable[[], list[StoreStatistics]]) -> None:
         def audit_readings() -> AuditReadings:
             now = audit.statistics()
             return AuditReadings(now.queued, now.spool_bytes, now.dropped)
@@ -210,7 +216,7 @@ class App:
             return None
         return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans)
 
-    def _activate(self, policies: Policies, metrics: Metrics, audit: AuditQueue) -> None:
+    def _activate(self, policies: Policies, metrics: Metrics, audit: Trail) -> None:
         began = time.monotonic()
         active = policies.activate(combine({self._bundle.name: read_bundle(self._bundle.path)}))
         took = time.monotonic() - began

@@ -95,6 +95,8 @@ class Request(Struct, frozen=True):
     origin: Origin = Origin()
     projected: Document | None = None
     """`entrypoint.projection.project(document)`, where a layer above has taken it already."""
+    size: int = 0
+    """Bytes of the message that it came in, or its share of them: what its record counts while it waits."""
 
 
 class Verdict(Struct, frozen=True):
@@ -139,6 +141,8 @@ class DecisionRecord(Struct, frozen=True):
     request: Request
     decision: Decision
     latency_ns: int
+    size: int
+    """Bytes that it counts in the queue; what it takes of memory is a multiple."""
 
 
 class FilterRecord(Struct, frozen=True):
@@ -152,6 +156,8 @@ class FilterRecord(Struct, frozen=True):
     """At least one; they differ in the resource only."""
     decisions: tuple[Decision, ...]
     latency_ns: int
+    size: int
+    """Bytes that it counts in the queue."""
 
 
 class LifecycleRecord(Struct, frozen=True):
@@ -163,6 +169,8 @@ class LifecycleRecord(Struct, frozen=True):
     """`source_started`, `policy_activated` and so on."""
     severity: str
     details: Mapping[str, Json]
+    size: int = 0
+    """Bytes that it counts in the queue."""
 
 
 AuditRecord: TypeAlias = DecisionRecord | FilterRecord | LifecycleRecord

@@ -93,16 +93,17 @@ def a_record(
     outcome: Outcome = Outcome.ALLOW,
     origin: Origin = NOWHERE,
     time_ns: int = NOON,
+    size: int = 0,
 ) -> DecisionRecord:
     request = a_request({"user": {"id": "alice"}} if document is None else document, paths, origin)
     decision = a_decision(request, outcome)
-    return DecisionRecord(decision.id, time_ns, request, decision, 1234)
+    return DecisionRecord(decision.id, time_ns, request, decision, 1234, size)
 
 
 def a_filter(field: str, documents: list[Any], outcome: Callable[[int], Outcome]) -> FilterRecord:
     requests = tuple(a_request(document) for document in documents)
     decisions = tuple(a_decision(request, outcome(index)) for index, request in enumerate(requests))
-    return FilterRecord(new_id(), NOON, field, requests, decisions, 1234)
+    return FilterRecord(new_id(), NOON, field, requests, decisions, 1234, 0)
 
 
 def write_source(

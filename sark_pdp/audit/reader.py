@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-import msgspec
 from msgspec import Struct
 
+from sark_pdp.audit.segments import unpack
 from sark_pdp.audit.source import Sealed
 from sark_pdp.audit.spool import APPLICATION_ID, DATABASE, VERSION
 from sark_pdp.errors import AuditError
@@ -19,7 +19,6 @@ from sark_pdp.errors import AuditError
 _BATCH = 16
 """Segments, each of a quarter of a MiB or so, that are in memory at once."""
 _COLUMNS = "SELECT position, source, first, events FROM segments"
-_decoder: Final = msgspec.msgpack.Decoder(list[Sealed])
 
 
 class SourceEnd(Struct, frozen=True):
@@ -48,10 +47,7 @@ class StoredSegment(Struct, frozen=True):
 
     def events(self) -> list[Sealed] | None:
         """The events; None where the bytes are not what a writer stores."""
-        try:
-            return _decoder.decode(self.blob)
-        except (msgspec.MsgspecError, ValueError):
-            return None
+        return unpack(self.blob)
 
 
 class Snapshot(Struct, frozen=True):

@@ -14,8 +14,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from sark_pdp.audit.segments import pack
 from sark_pdp.audit.source import Segment, Tail
 from sark_pdp.errors import AuditError, StartError
 
@@ -23,7 +22,11 @@ DATABASE: Final = "audit.db"
 LOCK: Final = "audit.lock"
 APPLICATION_ID: Final = 0x5341524B
 """`SARK`, in the header of the database file."""
-VERSION: Final = 1
+VERSION: Final = 2
+_RECOUNT: Final = 1 << 20
+"""Bytes of new events after which SQLite is asked again what they all take up."""
+_CLOSE: Final = 4 << 20
+"""Bytes below the maximum from which on it is asked each time."""
 _FAILURES: Final = (sqlite3.Error, MemoryError)
 """SQLite's own want of memory is a MemoryError; it may pass, and the trail goes on then."""
 
@@ -39,7 +42,7 @@ CREATE TABLE segments (
     position INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: who follows the spool remembers it
     source INTEGER NOT NULL,                     -- the number of its source
     first INTEGER NOT NULL,                      -- sequence of its first event
-    events BLOB NOT NULL                         -- MessagePack: [[chain, payload], ...]
+    events BLOB NOT NULL                         -- see segments.py
 ) STRICT;
 """
 _INSERT = "INSERT INTO segments (source, first, events) VALUES (?, ?, ?)"
@@ -59,7 +62,9 @@ class Spool:
         """
         self.directory = directory
         self.max_bytes = max_bytes
-        self._encode = msgspec.msgpack.Encoder().encode
+        # As counted last, and what was appended since; at first nothing is counted yet.
+        self._counted = 0
+        self._appended = _RECOUNT
         self._lock = _lock(directory)
         try:
             self._database = _open(directory)
@@ -81,8 +86,9 @@ class Spool:
         try:
             if durable:
                 database.execute("PRAGMA synchronous = FULL")
+            blob = pack(segment.events)
             database.execute("BEGIN IMMEDIATE")
-            database.execute(_INSERT, (segment.number, first, self._encode(segment.events)))
+            database.execute(_INSERT, (segment.number, first, blob))
             database.execute(_END, end)
             database.execute("COMMIT")
         except _FAILURES as error:
@@ -91,9 +97,20 @@ class Spool:
                 database.execute("ROLLBACK")
             problem = str(error) or type(error).__name__
             raise AuditError(f"The audit spool in {self.directory} cannot be written: {problem}") from error
+        self._appended += len(blob)
 
     def used_bytes(self) -> int:
-        """What the events take up; pages that were freed are not counted, for they are used again."""
+        """What the events take up; pages that were freed are not counted, for they are used again.
+
+        Where there is plenty of room it is some 1 MiB behind: to ask SQLite costs as much as a few events.
+        """
+        if self._appended < _RECOUNT and self._counted + self._appended < self.max_bytes - _CLOSE:
+            return self._counted + self._appended
+        self._counted = self._count()
+        self._appended = 0
+        return self._counted
+
+    def _count(self) -> int:
         try:
             pages, free, size = (
                 self._database.execute(f"PRAGMA {name}").fetchone()[0]

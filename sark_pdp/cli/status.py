@@ -86,7 +86,7 @@ def _show(answer: GetStatusResponse) -> None:
     audit = table("Audit source", "Committed", "Queued", "Spool", "Dropped")
     trail = answer.audit
     audit.add_row(
-        escape(trail.source),
+        escape(trail.source) or "off",
         *map(_count, (trail.sequence, trail.queued)),
         f"{trail.spool_bytes / 1024:,.0f} KiB",
         _count(trail.dropped),

@@ -68,7 +68,9 @@ class DecisionService:
         began = time.monotonic_ns()
         event = DecisionId(str(uuid7()))
         decisions = tuple(replace(self._ask(request), id=event) for request in requests)
-        record = FilterRecord(event, time.time_ns(), resource_field, requests, decisions, time.monotonic_ns() - began)
+        took = time.monotonic_ns() - began
+        size = sum(request.size for request in requests)
+        record = FilterRecord(event, time.time_ns(), resource_field, requests, decisions, took, size)
         if not self._audit.put_nowait(record) and self._audit.required:
             decisions = tuple(replace(self._failed(request, _NOT_RECORDED), id=event) for request in requests)
         for decision in decisions:
@@ -91,7 +93,9 @@ class DecisionService:
             return self._failed(request, _FAILED)
 
     def _recorded(self, request: Request, decision: Decision, began_ns: int) -> Decision:
-        record = DecisionRecord(decision.id, time.time_ns(), request, decision, time.monotonic_ns() - began_ns)
+        record = DecisionRecord(
+            decision.id, time.time_ns(), request, decision, time.monotonic_ns() - began_ns, request.size
+        )
         if not self._audit.put_nowait(record) and self._audit.required:
             decision = self._failed(request, _NOT_RECORDED)
         self._observe(decision.verdict.outcome, decision.tier)

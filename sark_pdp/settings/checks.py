@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
 from sark_pdp.settings.schema import Settings
+from sark_pdp.settings.units import format_size
+
+_SMALLEST_SPOOL = 2**20
 
 
 def check(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -14,6 +17,7 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_tls(settings, origins)
     _check_listeners(settings, origins)
     _check_bundles(settings, origins)
+    _check_audit(settings, origins)
 
 
 def _check_files(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -83,6 +87,15 @@ def _check_bundles(settings: Settings, origins: Mapping[str, str]) -> None:
     (bundle,) = bundles
     if origin != "default" and not os.access(bundle.path, os.R_OK):
         raise _wrong("policy.bundles[0].path", f"'{bundle.path}'", origin, "cannot be read; expected a bundle")
+
+
+def _check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
+    audit, key = settings.audit, "audit.spool_max_bytes"
+    value = f"'{format_size(audit.spool_max_bytes)}'"
+    if 0 < audit.spool_max_bytes < _SMALLEST_SPOOL:
+        raise _wrong(key, value, origins[key], "is too small; expected 0, or at least 1MiB")
+    if not audit.spool_max_bytes and audit.on_full == "deny":
+        raise _wrong(key, value, origins[key], "turns the audit trail off, without which audit.on_full deny would deny")
 
 
 def _shown(addresses: tuple[object, ...]) -> str:

@@ -81,7 +81,14 @@ class AuditSettings(Struct, frozen=True, kw_only=True):
     """The record of every decision."""
 
     spool_dir: Annotated[Path, _derived("The folder that events are written to.", "`audit` in `state_dir`")]
-    spool_max_bytes: Annotated[Bytes, Meta(description="What the spool may take on disk.", ge=2**20)] = Bytes(2**30)
+    spool_max_bytes: Annotated[
+        Bytes,
+        Meta(
+            description="What the spool may take on disk: 1MiB or more, or 0, which turns the audit trail off: no"
+            " decision is recorded then.",
+            ge=0,
+        ),
+    ] = Bytes(2**30)
     on_full: Annotated[
         Literal["drop", "deny"],
         Meta(

@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from sark_pdp._proto.admin_pb2 import AuditTrail, Bundle, Cache, GetStatusRequest, GetStatusResponse
-from sark_pdp.audit.queue import Statistics
+from sark_pdp.audit.statistics import Statistics
 from sark_pdp.engine.policies import BundleState
 from sark_pdp.interfaces import StoreStatistics
 from sark_pdp.transport.handler import Metadata, Method

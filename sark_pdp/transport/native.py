@@ -38,12 +38,12 @@ class Questions:
         self.documents = documents
         self._default = default_entrypoint
 
-    def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet) -> Request:
-        """Raises InvalidRequestError or UnknownEntrypointError."""
-        return self.request_about(self.documents.of_check(check), check, metadata, policies)
+    def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int) -> Request:
+        """`size` is that of its message. Raises InvalidRequestError or UnknownEntrypointError."""
+        return self.request_about(self.documents.of_check(check), check, metadata, policies, size)
 
     def request_about(
-        self, document: Document, check: CheckRequest, metadata: Metadata, policies: PolicySet
+        self, document: Document, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int
     ) -> Request:
         """The same with a document of its own."""
         request_id = check.request_id
@@ -59,6 +59,8 @@ class Questions:
             metadata.deadline,
             _max_age(check),
             metadata.origin,
+            None,
+            size,
         )
 
 
@@ -121,7 +123,7 @@ class Check(NativeMethod):
         return response_of(request, self._service.decide(request)).SerializeToString()
 
     def _request(self, metadata: Metadata, message: bytes) -> Request:
-        return self._questions.request(parsed(CheckRequest, message), metadata, self._service.active())
+        return self._questions.request(parsed(CheckRequest, message), metadata, self._service.active(), len(message))
 
 
 class CheckBatch(NativeMethod):
@@ -136,12 +138,14 @@ class CheckBatch(NativeMethod):
         batch = parsed(CheckBatchRequest, message)
         _check_length("checks", len(batch.checks), self._max_batch)
         policies = self._service.active()
-        results = [self._result(check, metadata, policies) for check in batch.checks]
+        # Each counts the same share, whichever of them it is that is large.
+        share = len(message) // max(len(batch.checks), 1)
+        results = [self._result(check, metadata, policies, share) for check in batch.checks]
         return CheckBatchResponse(results=results).SerializeToString()
 
-    def _result(self, check: CheckRequest, metadata: Metadata, policies: PolicySet) -> CheckBatchResult:
+    def _result(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int) -> CheckBatchResult:
         try:
-            request = self._questions.request(check, metadata, policies)
+            request = self._questions.request(check, metadata, policies, size)
             return CheckBatchResult(response=response_of(request, self._service.decide(request)))
         except RequestError as error:
             result = CheckBatchResult()
@@ -198,7 +202,7 @@ class Filter(NativeMethod):
 
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
         asked = parsed(FilterRequest, message)
-        requests = self._requests(asked, metadata)
+        requests = self._requests(asked, metadata, len(message))
         if not requests:
             return b""
         decisions = self._service.filter(asked.resource_field, requests)
@@ -208,7 +212,7 @@ class Filter(NativeMethod):
         )
         return response.SerializeToString()
 
-    def _requests(self, asked: FilterRequest, metadata: Metadata) -> tuple[Request, ...]:
+    def _requests(self, asked: FilterRequest, metadata: Metadata, size: int) -> tuple[Request, ...]:
         if asked.resource_field not in _RESOURCE_FIELDS:
             raise InvalidRequestError("resource_field", f"must be one of {', '.join(_RESOURCE_FIELDS)}")
         if not asked.HasField("template"):
@@ -225,6 +229,7 @@ class Filter(NativeMethod):
                 asked.template,
                 metadata,
                 policies,
+                size // len(asked.resources),
             )
             for index, resource in enumerate(asked.resources)
         )

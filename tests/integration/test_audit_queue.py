@@ -1,6 +1,7 @@
 """The queue with its thread and a real spool: what is committed, dropped, refused, and left by a killed process."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -16,10 +17,13 @@ from typing import Any
 
 import pytest
 
+from sark_pdp.audit import spool
 from sark_pdp.audit.event import Event
 from sark_pdp.audit.queue import AuditQueue
 from sark_pdp.audit.reader import SpoolReader
 from sark_pdp.audit.search import Selection, newest
+from sark_pdp.audit.segments import pack
+from sark_pdp.audit.source import Sealed
 from sark_pdp.audit.spool import DATABASE, LOCK, Spool
 from sark_pdp.audit.verify import Report, verify
 from sark_pdp.errors import AuditError, StartError
@@ -40,7 +44,8 @@ def a_queue(directory: Path, max_bytes: int = 64 * MIB, clock: ManualClock | Non
 
 
 def a_large_record(kib: int = 64) -> AuditRecord:
-    return a_record({"user": {"id": "alice"}, "parameters": "x" * kib * 1024})
+    # Of no pattern that a spool could pack.
+    return a_record({"user": {"id": "alice"}, "parameters": random.randbytes(kib * 512).hex()})
 
 
 def events_of(directory: Path) -> list[Event]:
@@ -262,15 +267,14 @@ def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(directory: Path)
 def test_a_commit_for_which_there_is_no_memory_is_tried_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = a_queue(directory)
     queue.start()
-    encode = queue._spool._encode
     failures = [MemoryError()]
 
-    def scarce(events: object) -> bytes:
+    def scarce(events: list[Sealed]) -> bytes:
         if failures:
             raise failures.pop()
-        return encode(events)
+        return pack(events)
 
-    monkeypatch.setattr(queue._spool, "_encode", scarce)
+    monkeypatch.setattr(spool, "pack", scarce)
     assert queue.put_nowait(a_record())
     wait_until(lambda: queue.statistics().problem)
     assert "cannot be written: MemoryError" in queue.statistics().problem
@@ -299,6 +303,7 @@ def test_a_record_that_cannot_be_written_becomes_part_of_a_gap(
 
     class Odd:
         time_ns = NOON
+        size = 0
 
     queue.put_nowait(Odd())  # type: ignore[arg-type]
     queue.put_nowait(record)
@@ -402,6 +407,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from sark_pdp.audit.queue import AuditQueue
+from sark_pdp.audit.segments import pack
+from sark_pdp.audit.source import Sealed
 from sark_pdp.audit.spool import Spool
 from tests.fix_audit import ManualClock, a_record
 

@@ -8,13 +8,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sark_pdp.audit.chain import link
 from sark_pdp.audit.reader import SpoolReader
+from sark_pdp.audit.segments import pack, unpack
 from sark_pdp.audit.source import Sealed, Source
 from sark_pdp.audit.spool import DATABASE, Spool
 from sark_pdp.audit.verify import Report, verify
@@ -148,24 +148,27 @@ def test_every_change_of_events_is_found(
     with a_spool(runs, key) as directory:
         rows = [list(row) for row in execute(directory, "SELECT position, source, first, events FROM segments")]
         for row in rows:
-            row[3] = msgspec.msgpack.decode(row[3])
+            row[3] = [[event.chain, event.payload] for event in unpack(row[3]) or []]
         if not tamper(rows, chance):
             return
         execute(directory, "DELETE FROM segments")
         for row in rows:
-            row[3] = msgspec.msgpack.encode(row[3])
+            row[3] = pack(row[3])
             execute(directory, "INSERT INTO segments VALUES (?, ?, ?, ?)", *row)
         assert verified(directory, key).differences
 
 
 @quick
 @given(RUNS, KEYS, st.randoms(use_true_random=False))
-def test_every_changed_byte_of_a_segment_is_found(
+def test_every_changed_byte_of_a_segment_that_changes_an_event_is_found(
     runs: list[tuple[list[int], bool]], key: bytes | None, chance: random.Random
 ) -> None:
     with a_spool(runs, key) as directory:
         position, blob = chance.choice(execute(directory, "SELECT position, events FROM segments"))
-        execute(directory, "UPDATE segments SET events = ? WHERE position = ?", flipped(blob, chance), position)
+        changed = flipped(blob, chance)
+        # One that makes a repetition begin at another place of the same content changes nothing.
+        assume(unpack(changed) != unpack(blob))
+        execute(directory, "UPDATE segments SET events = ? WHERE position = ?", changed, position)
         assert verified(directory, key).differences
 
 
@@ -206,7 +209,7 @@ def test_many_differences_are_counted_and_the_first_are_told(directory: Path) ->
 def test_an_end_that_was_cut_off_consistently_is_unproven_until_a_successor_names_it(directory: Path) -> None:
     source = write_source(directory, [2, 2], stopped=False)
     blob = execute(directory, "SELECT events FROM segments WHERE first = 2")[0][0]
-    last = msgspec.msgpack.decode(blob)[-1][0]
+    last = (unpack(blob) or [])[-1].chain
 
     def cut() -> None:
         execute(directory, "DELETE FROM segments WHERE source = 1 AND first > 3")

@@ -105,6 +105,7 @@ class ExtAuthz:
             request_id=read.request_id or str(uuid7()),
             deadline=metadata.deadline,
             origin=read.origin,
+            size=len(message),
         )
 
     def _decided(self, request: Request, decision: Decision) -> Reply:
