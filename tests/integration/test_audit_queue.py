@@ -204,6 +204,29 @@ def test_a_full_queue_drops_and_accounts_for_it_in_one_event(directory: Path) ->
 
 
 @pytest.mark.parametrize("on_full", ["drop", "deny"])
+def test_a_few_large_records_fill_the_queue_as_many_small_ones_do(directory: Path, on_full: str) -> None:
+    queue = a_queue(directory, on_full=on_full)
+    queue.start()
+    # The thread cannot commit: no more than one segment, of 256 events, leaves the queue.
+    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        taken = 0
+        while queue.put_nowait(a_record(size=MIB)):
+            taken += 1
+        assert 8 <= taken <= 8 + 256
+        assert queue.accepts() == (on_full == "drop")
+        other.execute("ROLLBACK")
+    wait_until(lambda: queue.statistics().queued == 0)
+    assert queue.accepts()
+    # One that is larger than all of the room is taken where nothing waits.
+    assert queue.put_nowait(a_record(size=64 * MIB))
+    queue.close(GRACE)
+    counted = Counter(event.event_type for event in events_of(directory))
+    assert (counted["authorization_allowed"], counted["audit_gap"]) == (taken + 1, 1)
+    assert queue.statistics().dropped == 1
+
+
+@pytest.mark.parametrize("on_full", ["drop", "deny"])
 def test_a_full_spool_takes_nothing_until_there_is_room(directory: Path, on_full: str) -> None:
     queue = a_queue(directory, 2 * MIB, on_full=on_full)
     queue.start()

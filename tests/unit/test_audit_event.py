@@ -2,16 +2,28 @@
 
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sark_pdp.audit.event import Payloads, event_of
 from sark_pdp.audit.subjects import subjects_of
 from sark_pdp.errors import AuditError
-from sark_pdp.model import LifecycleRecord, Origin, Outcome
+from sark_pdp.model import (
+    Decision,
+    DecisionRecord,
+    LifecycleRecord,
+    Origin,
+    Outcome,
+    Seconds,
+    Tier,
+    Verdict,
+)
 from sark_pdp.projection import Projection
 from tests.fix_audit import NOON, a_filter, a_record, a_request, new_id
 
@@ -236,6 +248,80 @@ def test_any_document_becomes_an_event_that_reads_back(document: dict[str, Any])
     event = event_of(payload)
     assert list(json.loads(payload)) == COLUMNS
     assert event.details["reason"] == "because"
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def plainly(record: DecisionRecord, sequence: int) -> dict[str, Any]:
+    """The payload of a decision, column by column."""
+    request, decision = record.request, record.decision
+    subjects = subjects_of(request.document, request.origin)
+    allowed = decision.verdict.outcome is Outcome.ALLOW
+    details = {
+        "reason": decision.verdict.reason,
+        "tier": decision.tier.name.lower(),
+        "age_seconds": decision.age,
+        "latency_ns": record.latency_ns,
+        "action": subjects.action,
+        "peer": request.origin.identity or None,
+        "input": decision.projected,
+    }
+    time = datetime.fromtimestamp(record.time_ns // 1_000_000_000, UTC).replace(
+        microsecond=record.time_ns // 1000 % 10**6
+    )
+    return {
+        "id": record.id,
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "source": "pod/boot",
+        "sequence": sequence,
+        "event_type": "authorization_allowed" if allowed else "authorization_denied",
+        "severity": {"ALLOW": "low", "ERROR": "high"}.get(decision.verdict.outcome.name, "medium"),
+        "user_id": subjects.user_id,
+        "user_email": subjects.user_email,
+        "server_id": subjects.server_id,
+        "tool_name": subjects.tool_name,
+        "decision": decision.verdict.outcome.name.lower(),
+        "policy_id": request.entrypoint.name,
+        "policy_revision": request.entrypoint.revision,
+        "ip_address": subjects.ip_address,
+        "user_agent": subjects.user_agent,
+        "request_id": request.request_id,
+        "details": {key: value for key, value in details.items() if key not in {"action", "peer"} or value is not None},
+    }
+
+
+@given(
+    DOCUMENTS,
+    st.builds(Origin, TEXTS, TEXTS, TEXTS),
+    st.builds(Verdict, st.sampled_from(Outcome), TEXTS),
+    st.sampled_from(Tier),
+    st.floats(0, 1e6).map(Seconds),
+    st.integers(0, 4_000_000_000_000_000_000),
+    TEXTS,
+)
+def test_a_payload_is_what_its_columns_are_written_one_by_one(
+    document: dict[str, Any],
+    origin: Origin,
+    verdict: Verdict,
+    tier: Tier,
+    age: Seconds,
+    time_ns: int,
+    request_id: str,
+) -> None:
+    request = replace(a_request(document, origin=origin), request_id=request_id)
+    decision = Decision(new_id(), verdict, tier, document, age)
+    record = DecisionRecord(decision.id, time_ns, request, decision, 1234, 0)
+    payload = Payloads("pod/boot").payload(record, 5)
+    try:
+        expected = msgspec.json.encode(plainly(record, 5))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # What JSON cannot carry is replaced, and everything else stays as it is.
+        event = json.loads(payload)
+        assert list(event) == COLUMNS
+        assert (event["id"], event["details"]["reason"]) == (record.id, verdict.reason)
+    else:
+        assert payload == expected
 
 
 @given(st.lists(DOCUMENTS, min_size=1, max_size=4), st.sampled_from(["tool", "server"]))

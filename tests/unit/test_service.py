@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sark_pdp.decision.service import DecisionService
 from sark_pdp.errors import (
@@ -274,6 +275,16 @@ def test_a_filter_is_one_record_whose_id_its_decisions_share(parts: Parts) -> No
     assert {record.id} == {decision.id for decision in decisions}
     assert (record.resource_field, record.requests, record.decisions) == ("tool", requests, decisions)
     assert sum(parts.observed.values()) == 5
+
+
+def test_a_record_counts_what_its_message_took(parts: Parts) -> None:
+    sizes = (100, 20, 3)
+    requests = tuple(replace(REQUEST, size=size) for size in sizes)
+    for request in requests:
+        parts.service.decide(request)
+        parts.service.decide_nowait(request)
+    parts.service.filter("tool", requests)
+    assert [record.size for record in parts.audit.records] == [100, 100, 20, 20, 3, 3, 123]
 
 
 def test_policies_are_those_of_their_source(parts: Parts) -> None:
