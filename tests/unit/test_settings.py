@@ -159,6 +159,13 @@ def test_a_file_sets_what_it_names(config: Path, tmp_path: Path) -> None:
     assert loaded.origins["shutdown.grace"] == "default"
 
 
+def test_a_spool_of_no_size_is_a_trail_turned_off_unless_every_decision_must_be_recorded() -> None:
+    off = "audit.spool_max_bytes=0"
+    assert load(None, [off], HOME).settings.audit.spool_max_bytes == 0
+    with pytest.raises(SettingsError, match="turns the audit trail off"):
+        load(None, [off, "audit.on_full=deny"], HOME)
+
+
 def test_an_empty_file_sets_nothing(config: Path) -> None:
     config.write_text("# nothing yet\n")
     assert set(load(config, [], HOME).origins.values()) == {"default"}
@@ -232,6 +239,7 @@ BAD_VALUES = [
     ("listen.grpc=127.0.0.1", "'127.0.0.1'", "unix:///path"),
     ("listen.admin=", "''", "unix:///path"),
     ("audit.on_full=block", "'block'", "drop or deny"),
+    ("audit.spool_max_bytes=1023KiB", "'1023KiB'", "0, or at least 1MiB"),
     ("audit.source_name=", "''", "a text"),
     ("audit.chain_key_file=/no/such/file", "'/no/such/file'", "a file that this process may read"),
     ("audit.chain_key_file=/", "'/'", "a file that this process may read"),
