@@ -11,23 +11,18 @@ from typing import Any, Final
 import msgspec
 import wasmtime
 
-from sark_pdp.engine.wasm import ffi, terms
-from sark_pdp.engine.wasm.builtins import UNDEFINED, Builtin, BuiltinError, Context
+from sark_pdp.engine.wasm import ffi
+from sark_pdp.engine.wasm.builtins import Builtin, Context
+from sark_pdp.engine.wasm.calls import HostCalls
+from sark_pdp.engine.wasm.memory import PAGE, Memory
 from sark_pdp.errors import BundleError, EvaluationError
 
-PAGE: Final = 65536
 ABI_MAJOR: Final = 1
 ABI_MINOR: Final = 2
 """The lowest minor version that has `opa_eval`; the compiler emits 1.3."""
 
 _SLOTS: Final = ffi.VALUE_SLOTS
 _UNBOUNDED: Final = 1 << 62
-_SHORT: Final = 512
-_STRIDE: Final = 8
-_SCRATCH: Final = 4096
-"""Bytes. What a built-in returns is longer only by exception."""
-_NO_MEMORY: Final = "opa_malloc: failed"
-"""What OPA's allocator aborts with where the memory cannot grow (wasm/src/malloc.c)."""
 
 
 class _Function:
@@ -72,10 +67,7 @@ class Instance:
         self._store.set_limits(memory_size=memory_limit)
         self._store.set_epoch_deadline(_UNBOUNDED)
         self.context = ffi.context_pointer(self._store)
-        self._builtins: dict[int, Builtin] = {}
-        self._new_context: Callable[[], Context] | None = None
-        self._builtin_context: Context | None = None
-        self._problem: str | None = None
+        self._calls = HostCalls()
         self._keep: list[Any] = []
         try:
             exports = self._instantiate(module)
@@ -91,26 +83,25 @@ class Instance:
             self.builtins: dict[str, int] = self._read_json(self._function(exports, "builtins", 0)())
         except (wasmtime.WasmtimeError, wasmtime.Trap, EvaluationError, KeyError) as error:
             raise BundleError(f"the module is not one of OPA's compiler: {error}") from error
+        self._calls.connect(self._memory, self._dump, self._parse, self._malloc)
         self._heap = 0
-        self._scratch = 0
         self._loaded_size = 0
 
     def load(self, builtins: Mapping[str, Builtin], new_context: Callable[[], Context], data_json: bytes) -> None:
         """Makes it ready to evaluate. Raises EvaluationError where the data does not fit into the memory."""
-        self._builtins = {number: builtins[name] for name, number in self.builtins.items()}
-        self._new_context = new_context
+        self._memory.keep_constants(self._heap_pointer())
         address = self._malloc(len(data_json))
-        self._write(address, data_json)
+        self._memory.write(address, data_json)
         data = self._parse_json(address, len(data_json))
         if not data:
             raise EvaluationError("the data document is not JSON that OPA reads")
         self._eval.slots[2 * _SLOTS] = data
-        self._scratch = self._malloc(_SCRATCH)
+        self._calls.load({number: builtins[name] for name, number in self.builtins.items()}, new_context)
         # Everything above is given back by each evaluation, which begins its heap here.
         self._heap = self._heap_pointer()
         self._eval.slots[3 * _SLOTS] = self._heap
-        self._measure()
-        self._loaded_size = self._size
+        self._memory.measure()
+        self._loaded_size = self._memory.size
 
     def evaluate(self, entrypoint: int, input_json: bytes, ticks: ffi.Argument) -> bytes:
         """The result set as JSON: `[{"result":…}]`, or `[]` where it is undefined.
@@ -119,31 +110,30 @@ class Instance:
         """
         heap = self._heap
         length = len(input_json)
-        self._write(heap, input_json)
-        self._builtin_context = None
+        self._memory.write(heap, input_json)
+        self._calls.begin()
         slots = self._eval.slots
         slots[0] = 0
         slots[1 * _SLOTS] = entrypoint
         slots[4 * _SLOTS] = length
         slots[5 * _SLOTS] = heap + length
         ffi.set_epoch_deadline(self.context, ticks)
-        return self._read(self._eval.call())
+        return self._memory.text(self._eval.call())
 
     def growth(self) -> int:
         """Bytes by which its memory has grown since it was loaded."""
-        self._measure()
-        return self._size - self._loaded_size
+        self._memory.measure()
+        return self._memory.size - self._loaded_size
 
     def close(self) -> None:
         """Gives its memory back at once; callbacks and functions refer to it in cycles."""
-        self._view.release()
-        del self._chars
+        self._memory.close()
         self._store.close()
 
     def failed(self, error: Exception | None) -> EvaluationError:
         """What a person is told about a failure of this instance."""
-        if self._problem is not None:
-            return EvaluationError(self._problem)
+        if self._calls.problem is not None:
+            return EvaluationError(self._calls.problem)
         code = error.trap_code if isinstance(error, wasmtime.Trap) else None
         if code is wasmtime.TrapCode.INTERRUPT:
             return EvaluationError("the policy ran longer than limits.eval_timeout")
@@ -160,15 +150,12 @@ class Instance:
                 memory = self._new_memory(wanted.type)
                 imports.append(memory)
             elif wanted.name == "opa_abort":
-                imports.append(self._host_function(1, 0, self._abort))
+                imports.append(self._host_function(1, 0, self._calls.abort))
             elif isinstance(wanted.type, wasmtime.FuncType):
-                imports.append(self._host_function(len(wanted.type.params), 1, self._call_builtin))
+                imports.append(self._host_function(len(wanted.type.params), 1, self._calls.call))
         if memory is None:
             raise BundleError("the module is not one of OPA's compiler: it imports no memory")
-        self._memory = memory
-        self._memory_pointer = ffi.memory_pointer(memory)
-        self._base: int = ffi.memory_data(self.context, self._memory_pointer)
-        self._measure()
+        self._memory = Memory(self._store, memory)
         return wasmtime.Instance(self._store, module, imports).exports(self._store)
 
     def _new_memory(self, kind: wasmtime.MemoryType) -> wasmtime.Memory:
@@ -199,87 +186,8 @@ class Instance:
                 "one is needed: build it with a newer OPA"
             )
 
-    def _measure(self) -> None:
-        self._size: int = ffi.memory_data_size(self.context, self._memory_pointer)
-        # The memory never moves (Config.memory_may_move is off), it only grows.
-        # A slice of an array is bytes at once, a slice of a view can be assigned to: each is the faster for its way.
-        self._chars = (ctypes.c_char * self._size).from_address(self._base)
-        self._view = memoryview(self._chars).cast("B")
-
-    def _write(self, address: int, content: bytes) -> None:
-        end = address + len(content)
-        if end > self._size:
-            self._measure()
-            if end > self._size:
-                self._grow(-(-(end - self._size) // PAGE))
-        self._view[address:end] = content
-
-    def _grow(self, pages: int) -> None:
-        try:
-            self._memory.grow(self._store, pages)
-        except wasmtime.WasmtimeError as error:
-            raise EvaluationError("the input or the data does not fit into limits.wasm_memory") from error
-        self._measure()
-
-    def _read(self, address: int) -> bytes:
-        """The NUL-terminated text at `address`."""
-        # Most texts are short: a slice and a search take half of the time of `ctypes.string_at`, and are bounded.
-        # Longer ones are read in strides: behind them may be all of the memory, which a slice would copy.
-        text: bytes
-        length = _SHORT
-        while True:
-            text, end, _ = self._chars[address : address + length].partition(b"\0")
-            if end:
-                return text
-            if address + length < self._size:
-                length *= _STRIDE
-                continue
-            known = self._size
-            self._measure()
-            if self._size == known:
-                raise EvaluationError("the policy returned an address outside its memory")
-
     def _read_json(self, value: int) -> Any:
-        return msgspec.json.decode(self._read(self._dump_json(value)))
-
-    def _abort(self, _environment: Any, _caller: Any, values: Any, _length: int) -> int:
-        try:
-            message = self._read(values[0] & 0xFFFFFFFF).decode(errors="replace")
-        except EvaluationError as error:
-            message = str(error)
-        if message == _NO_MEMORY:
-            self._problem = "the policy needs more memory than limits.wasm_memory"
-        else:
-            self._problem = f"the policy aborted: {message}"
-        return ffi.new_trap(self._problem)
-
-    def _call_builtin(self, _environment: Any, _caller: Any, values: Any, length: int) -> int:
-        """`values` are the built-in's number, a context that is always 0, and the addresses of its arguments."""
-        # Nothing may escape from here: a Python exception cannot unwind through WASM.
-        try:
-            context = self._builtin_context
-            if context is None and self._new_context is not None:
-                context = self._builtin_context = self._new_context()
-            arguments = [terms.loads(self._read(self._dump(values[index * _SLOTS]))) for index in range(2, length)]
-            result = self._builtins[values[0]](context, *arguments)
-            values[0] = 0 if result is UNDEFINED else self._store_value(terms.dumps(result))
-        except (BuiltinError, terms.TermError):
-            # Undefined, as in OPA without strict errors.
-            values[0] = 0
-        except EvaluationError as error:
-            # The module itself failed while it gave the operands or took the result.
-            self._problem = str(error)
-            return ffi.new_trap(self._problem)
-        except BaseException as error:  # noqa: BLE001
-            self._problem = f"a built-in failed: {type(error).__name__}"
-            return ffi.new_trap(self._problem)
-        return 0
-
-    def _store_value(self, text: bytes) -> int:
-        # The module copies what it keeps of the text.
-        address = self._scratch if len(text) <= _SCRATCH else self._malloc(len(text))
-        self._write(address, text)
-        return self._parse(address, len(text))
+        return msgspec.json.decode(self._memory.text(self._dump_json(value)))
 
 
 def _has_type(kind: wasmtime.FuncType, arity: int) -> bool:

@@ -23,7 +23,7 @@ MAX_PARSED_TEXT: Final = 256 * 1024
 """Bytes of one value that plain JSON cannot hold: it is read at 3 to 6 MB/s, JSON a hundred times faster."""
 
 _TOKEN: Final = re.compile(
-    rb'[ \t\r\n]*(?:("(?:[^"\\\x00-\x1f]|\\.)*")|(-?[0-9][0-9.eE+-]*)'
+    rb'[ \t\r\n]*(?:("(?:[^"\\\x00-\x1f]|\\.)*")|(-?[0-9.][0-9.eE+-]*)'
     rb"|(set\([ \t\r\n]*\))|(null|true|false)|([\[\]{},:]))"
 )
 _STRING, _NUMBER, _EMPTY_SET, _WORD = 1, 2, 3, 4
@@ -183,6 +183,9 @@ def go_string(raw: bytes) -> str:
 
 
 def _number(token: bytes) -> int | float:
+    # Rego lets a policy write .5, and its compiler passes that on.
+    if token.startswith((b".", b"-.")):
+        token = token.replace(b".", b"0.", 1)
     try:
         number: int | float = msgspec.json.decode(token, type=int | float)
     except msgspec.ValidationError:
