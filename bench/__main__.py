@@ -6,6 +6,8 @@ is promised does not hold.
 
 import argparse
 import os
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +34,8 @@ def main() -> None:
         return
     h2load.program()
     take_load_core()
+    # Servers are stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("ended by SIGTERM; --resume goes on"))
     chosen = [group_named(name) for name in options.run] or [
         group for group in GROUPS if group.quick or not options.quick
     ]

@@ -1,12 +1,10 @@
-"""Plots of a run, as SVG: a bar for each server."""
+"""Plots of a run, as SVG: a bar for each server, up to the median of its rounds, with a line from least to most."""
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
+from xml.sax.saxutils import escape
 
-import pygal
-from pygal.style import CleanStyle
-
-from bench.figures import Figure, GroupResult
+from bench.figures import Figure, GroupResult, spread
 from bench.groups import Group
 
 NAMES: dict[Figure, str] = {
@@ -23,36 +21,37 @@ NAMES: dict[Figure, str] = {
 }
 """What a figure is called."""
 
-_OURS, _OTHERS = "#1f77b4", "#9a9a9a"
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 900, 240, 120, 50, 36, 22
+"""Pixels: of the whole; left and right of the longest bar; above the first; from one to the next; of one."""
+_OURS, _OTHERS = "#2a6fb0", "#a3a3a3"
+_STYLE = "text{font:13px sans-serif;fill:#222}.title{font-size:15px;font-weight:bold}"
 
 
 def plot(path: Path, group: Group, result: GroupResult, figure: Figure) -> bool:
-    """The medians of one figure; False where no server has it."""
-    bars = [(name, median) for name, each in result.servers.items() if (median := each.median(figure)) is not None]
+    """One figure of all servers that have it; False where none has."""
+    bars = [(name, *spread(values)) for name, each in result.servers.items() if (values := each.values(figure))]
     if not bars:
         return False
     unit = ", µs" if figure[0].isdigit() or figure == "max" else ""
-    chart = pygal.HorizontalBar(
-        # No script: it would be fetched from elsewhere.
-        js=(),
-        style=CleanStyle(value_font_size=11),
-        title=f"{group.title}: {NAMES[figure]}{unit}",
-        show_legend=False,
-        show_y_guides=False,
-        print_values=True,
-        print_values_position="top",
-        value_formatter=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:,.1f}".removesuffix(".0"),
-        width=900,
-        height=120 + 45 * len(bars),
-        # Bars grow from the bottom.
-        x_labels=[name for name, _ in reversed(bars)],
-        range=(0, max(median for _, median in bars)),
-    )
-    chart.uuid = path.stem
-    chart.add(
-        NAMES[figure],
-        [{"value": median, "color": _OURS if name.startswith("SARK") else _OTHERS} for name, median in reversed(bars)],
-    )
-    # Without the comments, which hold the day.
-    path.write_text(re.sub("<!--.*?-->", "", chart.render(is_unicode=True)))
+    title = escape(f"{group.title}: {NAMES[figure]}{unit}".replace("`", ""))
+    height = _TOP + _ROW * len(bars)
+    scale = (_WIDTH - _LEFT - _RIGHT) / (max(most for *_, most in bars) or 1)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">',
+        f"<style>{_STYLE}</style>",
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        f'<text class="title" x="{_WIDTH / 2:g}" y="26" text-anchor="middle">{title}</text>',
+        *(line for at, bar in enumerate(bars) for line in _bar(_TOP + _ROW * at, scale, *bar)),
+        "</svg>",
+    ]
+    path.write_text("\n".join(lines) + "\n")
     return True
+
+
+def _bar(y: int, scale: float, name: str, median: float, least: float, most: float) -> Iterator[str]:
+    middle, color = y + _BAR / 2, _OURS if name.startswith("SARK") else _OTHERS
+    value = f"{median:,.0f}" if median >= 100 else f"{median:,.1f}"
+    yield f'<text x="{_LEFT - 10}" y="{middle + 5:g}" text-anchor="end">{escape(name)}</text>'
+    yield f'<rect x="{_LEFT}" y="{y}" width="{median * scale:.1f}" height="{_BAR}" fill="{color}"/>'
+    yield f'<path d="M{_LEFT + least * scale:.1f} {middle:g}H{_LEFT + most * scale:.1f}" stroke="#222"/>'
+    yield f'<text x="{_LEFT + most * scale + 8:.1f}" y="{middle + 5:g}">{value}</text>'

@@ -20,14 +20,24 @@ class Promise(Struct, frozen=True, kw_only=True):
 
     def value(self, results: Results) -> float | None:
         """The median of the rounds; None where it was not measured."""
+        return self._measured(results, self.figure)
+
+    def by_cpu(self, results: Results) -> float | None:
+        """Of throughput beside another's: how many times its CPU time for a call the other takes."""
+        if self.figure != "rps" or self.against is None:
+            return None
+        found = self._measured(results, "cpu_us")
+        return 1 / found if found else None
+
+    def _measured(self, results: Results, figure: Figure) -> float | None:
         group = results.groups.get(self.group)
         measured = group.servers.get(self.server) if group else None
         if group is None or measured is None:
             return None
         if self.against is None:
-            return measured.median(self.figure)
+            return measured.median(figure)
         base = group.servers.get(self.against)
-        return None if base is None else ratio(measured, base, self.figure)
+        return None if base is None else ratio(measured, base, figure)
 
     def kept(self, value: float) -> bool:
         """Whether this value is within the limit."""

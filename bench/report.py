@@ -38,16 +38,12 @@ def _promises(results: Results) -> str:
         value = promise.value(results)
         shown = "not measured" if value is None else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
         kept = "" if value is None else "yes" if promise.kept(value) else "**no**"
-        rows.append((promise.text, promise.limit, shown, kept))
+        rows.append((promise.text, promise.limit, shown, _number(promise.by_cpu(results), 1), kept))
     lost = losses(results)
-    rows.append(("no call fails, each decision is in the trail", "none lost", f"{len(lost)} losses", _yes(not lost)))
-    return "\n\n".join(
-        [table(("what", "promised", "measured", "kept"), rows), *(f"- {line}" for line in lost)],
-    )
-
-
-def _yes(kept: bool) -> str:  # noqa: FBT001 - it is what is told
-    return "yes" if kept else "**no**"
+    text = "no call fails, each decision is in the trail"
+    rows.append((text, "none lost", f"{len(lost)} losses", "-", "**no**" if lost else "yes"))
+    shown = table(("what", "promised", "measured", "by CPU", "kept"), rows)
+    return "\n\n".join([shown, *(f"- {line}" for line in lost)])
 
 
 def _group(folder: Path, group: Group, result: GroupResult) -> Iterator[str]:

@@ -137,9 +137,9 @@ def test_the_report_is_written_anew_from_the_results(tmp_path: Path) -> None:
     found.groups["fixed"] = GroupResult("abc", "2026-01-02", 4.0, fixed)
     write_report(tmp_path, found)
     text = (tmp_path / "README.md").read_text()
-    assert "| L1 hits, no decision log: times the peer | at least 8 | 9.05 | yes |" in text
-    assert "| 10,000 calls a second, audited: p99.9, µs | at most 5,000 | 3,000 | yes |" in text
-    assert "| evaluated, spool against console log: times the peer | at least 5 | not measured |  |" in text
+    assert "| L1 hits, no decision log: times the peer | at least 8 | 9.05 | 1.0 | yes |" in text
+    assert "| 10,000 calls a second, audited: p99.9, µs | at most 5,000 | 3,000 | - | yes |" in text
+    assert "| evaluated, spool against console log: times the peer | at least 5 | not measured | - |  |" in text
     assert f"| {HITS} | 905 (900-910) |" in text
     assert f"| {HITS} | 7 | 7 | passes |" in text
     assert "One call at a time" not in text
