@@ -34,6 +34,8 @@ class Round(Struct, frozen=True):
     server_busy: float
     """Share of the time in which the server computed; more than the core's where work was left at the end."""
     generator_busy: float
+    stolen: float
+    """Share of the time that a hypervisor gave to others."""
     latencies: Mapping[str, float] = {}
     counters: Mapping[str, float] = {}
     """What the server counted of this round."""
@@ -51,7 +53,7 @@ class Round(Struct, frozen=True):
     @property
     def disturbed(self) -> bool:
         """Whether something else used the cores."""
-        others = (1 - self.server_idle - self.server_busy, 1 - self.load_idle - self.generator_busy)
+        others = (1 - self.server_idle - self.server_busy, 1 - self.load_idle - self.generator_busy, self.stolen)
         return max(others) > _STRANGERS
 
     def value(self, figure: Figure) -> float | None:

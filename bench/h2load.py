@@ -38,7 +38,12 @@ def send(folder: Path, target: Target, bodies: Sequence[bytes], shape: Shape, se
         )
         for number, body in enumerate(bodies)
     ]
-    outputs = [process.communicate(timeout=seconds + _SLACK)[0].decode() for process in processes]
+    try:
+        outputs = [process.communicate(timeout=seconds + _SLACK)[0].decode() for process in processes]
+    finally:
+        # Those that still run, where this run is ended.
+        for process in processes:
+            process.kill()
     loads = [read(output) for output in outputs]
     found = [load for load in loads if load is not None]
     if len(found) < len(bodies) or any(process.returncode for process in processes):

@@ -17,7 +17,7 @@ median of the ratios of each round, everything else the median of the rounds, wi
 parentheses. *CPU* is what all threads of the server used for each call, until all that the call left to do was done;
 *ratio by CPU* compares it, which a busy machine disturbs least. A round in which the generator's core was used up
 is counted as *generator-bound*: the server could have done more; one in which something else used more than a tenth
-of either core, as *disturbed*.
+of either core, or a hypervisor took it away, as *disturbed*.
 """
 
 

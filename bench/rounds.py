@@ -100,6 +100,7 @@ def _round(group: Group, folder: Path, server: Server, sizes: Sequence[int], num
         server_idle=(after.server_idle - cores.server_idle) / took,
         load_idle=(after.load_idle - cores.load_idle) / took,
         server_busy=busy / took,
+        stolen=(after.stolen - cores.stolen) / took,
         generator_busy=load.generator_cpu / took,
         latencies=load.latencies,
         counters=counters,

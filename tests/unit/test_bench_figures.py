@@ -31,6 +31,7 @@ QUIET = Round(
     load_idle=0.4,
     server_busy=0.97,
     generator_busy=0.58,
+    stolen=0.01,
     latencies={"50": 100.0, "99": 900.0, "99.9": 3000.0},
 )
 
@@ -68,6 +69,7 @@ def test_medians_pass_over_rounds_without_the_figure() -> None:
         ({"load_idle": 0.01, "generator_busy": 0.98}, True, False),
         ({"load_idle": 0.01}, True, True),
         ({"server_busy": 0.5}, False, True),
+        ({"stolen": 0.2}, False, True),
         # More than all of it: the audit queue was drained after the load.
         ({"server_busy": 1.1}, False, False),
     ],
