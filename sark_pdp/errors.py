@@ -86,3 +86,11 @@ class DeadlineExceededError(RequestError):
 
 class EvaluationError(SarkError):
     """A policy could not be evaluated for this input: a denial with OUTCOME_ERROR, and audited."""
+
+
+class EvaluationTimeoutError(EvaluationError):
+    """A policy ran longer than it may."""
+
+
+class WouldWaitError(SarkError):
+    """What was asked for cannot be had at once: ask again where waiting is possible."""

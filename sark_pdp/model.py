@@ -73,6 +73,9 @@ class Entrypoint(Protocol):
     def evaluate(self, input_json: bytes) -> bytes | None:
         """The result as JSON, None where it is undefined; raises EvaluationError."""
 
+    def evaluate_nowait(self, input_json: bytes) -> bytes | None:
+        """The same within about 1 ms; raises WouldWaitError where it takes longer."""
+
 
 class Origin(Struct, frozen=True):
     """Where a request came from, as its transport saw it; empty where it cannot tell."""

@@ -4,13 +4,15 @@ A policy never sees a field outside of its projection, so an answer cannot depen
 found the paths has missed.
 """
 
-from collections.abc import Iterable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
 
 Path = tuple[str, ...]
 
-_Tree: TypeAlias = dict[str, "_Tree | None"]
-"""By key what is below it; None where all of it is read."""
+_Document: TypeAlias = dict[str, Any]
+_Project: TypeAlias = Callable[[_Document], _Document]
+
+_ABSENT: Final = object()
 
 
 class Projection:
@@ -19,33 +21,56 @@ class Projection:
     A path ends where it leaves objects: `("user", "id")` of `{"user": "eve"}` is absent, as it is undefined in Rego.
     """
 
-    __slots__ = ("_tree", "paths", "whole")
+    __slots__ = ("paths", "project", "whole")
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths: tuple[Path, ...] = tuple(sorted(_without_covered(paths)))
         self.whole = self.paths == ((),)
-        self._tree: _Tree = {}
-        for path in () if self.whole else self.paths:
-            below: Any = self._tree
-            for step in path[:-1]:
-                below = below.setdefault(step, {})
-            below[path[-1]] = None
-
-    def project(self, document: dict[str, Any]) -> dict[str, Any]:
-        """The smallest document with the same values at these paths; shares them with `document`, in any order."""
-        return document if self.whole else _projected(document, self._tree)
+        # Every decision pays for this call, so it is a closure over prepared steps and not a method on a tree.
+        self.project: _Project = _whole if self.whole else _projector(self.paths)
+        """The smallest document with the same values at these paths; shares them with the one given, in any order."""
 
 
-def _projected(document: dict[str, Any], tree: _Tree) -> dict[str, Any]:
-    projected: dict[str, Any] = {}
-    # The intersection takes as long as the shorter of both.
-    for key in document.keys() & tree.keys():
-        below = tree[key]
-        value = document[key]
+def _whole(document: _Document) -> _Document:
+    return document
+
+
+def _projector(paths: Iterable[Path]) -> _Project:
+    by_key: dict[str, list[Path]] = {}
+    for path in paths:
+        by_key.setdefault(path[0], []).append(path[1:])
+    whole = tuple(key for key, below in by_key.items() if below == [()])
+    parts = tuple((key, _projector(below)) for key, below in by_key.items() if below != [()])
+    steps: dict[str, _Project | None] = {**dict.fromkeys(whole), **dict(parts)}
+    count = len(steps)
+
+    def project(document: _Document) -> _Document:
+        # What has fewer keys is gone through: either may have thousands.
+        if len(document) < count:
+            return _of_few(document, steps)
+        projected = {}
+        for key in whole:
+            if key in document:
+                projected[key] = document[key]
+        for key, below in parts:
+            value = document.get(key)
+            if type(value) is dict:
+                part = below(value)
+                if part:
+                    projected[key] = part
+        return projected
+
+    return project
+
+
+def _of_few(document: _Document, steps: dict[str, _Project | None]) -> _Document:
+    projected = {}
+    for key, value in document.items():
+        below = steps.get(key, _ABSENT)
         if below is None:
             projected[key] = value
-        elif type(value) is dict:
-            part = _projected(value, below)
+        elif below is not _ABSENT and type(value) is dict:
+            part = below(value)  # type: ignore[operator]  # it is not _ABSENT
             if part:
                 projected[key] = part
     return projected

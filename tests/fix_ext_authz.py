@@ -48,6 +48,10 @@ class Asked:
         """Not asked: the decision is known."""
         raise AssertionError(input_json)
 
+    def evaluate_nowait(self, input_json: bytes) -> bytes | None:
+        """Not asked either."""
+        raise AssertionError(input_json)
+
 
 class Decisions:
     """A decision service that answers every request with `answer`, and keeps what it was asked."""

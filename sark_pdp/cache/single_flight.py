@@ -41,6 +41,10 @@ class SingleFlight:
             with self._lock:
                 del self._flights[key]
 
+    def has(self, key: bytes) -> bool:
+        """Whether this key is being evaluated now."""
+        return key in self._flights
+
     @staticmethod
     def _follow(flight: Future[Decision], deadline: Deadline) -> Decision:
         timeout = deadline - time.monotonic()

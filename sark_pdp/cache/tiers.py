@@ -1,15 +1,21 @@
 """The caching decider: answers what is known already, asks the next one for the rest."""
 
 import time
+from typing import Final
 
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from sark_pdp.cache.key import key_of
 from sark_pdp.cache.single_flight import SingleFlight
+from sark_pdp.errors import EvaluationError
 from sark_pdp.interfaces import CacheEntry, Decider, DecisionStore, StoreStatistics
 from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier, Verdict
 from sark_pdp.observability.instruments import Counter
+
+# The members of an enumeration take 0.15 µs each time that they are asked for.
+_ERROR: Final = Outcome.ERROR
+_L1: Final = Tier.L1
 
 
 class CachedDecider:
@@ -25,28 +31,44 @@ class CachedDecider:
 
     def decide(self, request: Request) -> Decision:
         """From the store, else from the next decider; once for all who ask the same at a time, where it may be kept."""
-        projected = request.entrypoint.projection.project(request.document)
-        key = key_of(request.entrypoint.fingerprint, projected)
-        known = self._known(key, projected, request.max_age)
+        asked, projected, key = _asked(request)
+        known = self._known(key, projected, asked.max_age)
         if known is not None:
             return known
-        self._misses.inc()
-        asked = replace(request, projected=projected)
-        if request.max_age is not None:
+        self._misses.value += 1
+        if asked.max_age is not None:
             # An evaluation that another caller began may already be older than this one accepts.
             return self._evaluate(key, asked)
-        decision, own = self._flights.run(key, request.deadline, lambda: self._evaluate(key, asked))
+        decision, own = self._flights.run(key, asked.deadline, lambda: self._evaluate(key, asked))
         if own:
             return decision
-        if not self._lifetime(decision.verdict, deterministic=request.entrypoint.deterministic):
+        if not self._lifetime(decision.verdict, deterministic=asked.entrypoint.deterministic):
             # To share an evaluation that began before is to reuse its verdict: this one is for one request.
             return self._evaluate(key, asked)
         return replace(decision, id=DecisionId(str(uuid7())))
 
     def decide_nowait(self, request: Request) -> Decision | None:
-        """From the store alone."""
-        projected = request.entrypoint.projection.project(request.document)
-        return self._known(key_of(request.entrypoint.fingerprint, projected), projected, request.max_age)
+        """From the store, else from the next decider where it knows at once and nobody is evaluating the same.
+
+        It is no flight that others could join: they would have to wait for less than it takes to find out.
+        """
+        asked, projected, key = _asked(request)
+        known = self._known(key, projected, asked.max_age)
+        if known is not None:
+            return known
+        if asked.max_age is None and self._flights.has(key):
+            return None
+        began = time.monotonic()
+        try:
+            decision = self._next.decide_nowait(asked)
+        except EvaluationError:
+            self._misses.value += 1
+            raise
+        if decision is None:
+            # Whoever asks again, where it may wait, counts the miss.
+            return None
+        self._misses.value += 1
+        return self._kept(key, asked, decision, began)
 
     def statistics(self) -> StoreStatistics:
         """Now."""
@@ -64,24 +86,47 @@ class CachedDecider:
         left = entry.expires - now
         if left <= 0 or (max_age is not None and age > max_age):
             return None
-        self._hits.inc()
-        return Decision(DecisionId(str(uuid7())), entry.verdict, Tier.L1, projected, Seconds(age), Seconds(left))
+        self._hits.value += 1
+        return Decision(DecisionId(str(uuid7())), entry.verdict, _L1, projected, Seconds(age), Seconds(left))
 
-    def _evaluate(self, key: bytes, request: Request) -> Decision:
+    def _evaluate(self, key: bytes, asked: Request) -> Decision:
         began = time.monotonic()
-        decision = self._next.decide(request)
-        ttl = self._lifetime(decision.verdict, deterministic=request.entrypoint.deterministic)
+        return self._kept(key, asked, self._next.decide(asked), began)
+
+    def _kept(self, key: bytes, asked: Request, decision: Decision, began: float) -> Decision:
+        verdict = decision.verdict
+        ttl = self._lifetime(verdict, deterministic=asked.entrypoint.deterministic)
         left = began + ttl - time.monotonic()
         if left <= 0:
             return decision
-        self._store.put(key, CacheEntry(decision.verdict, began, began + ttl))
-        return replace(decision, reusable=Seconds(left))
+        self._store.put(key, CacheEntry(verdict, began, began + ttl))
+        return Decision(decision.id, verdict, decision.tier, decision.projected, decision.age, Seconds(left))
 
     def _lifetime(self, verdict: Verdict, *, deterministic: bool) -> Seconds:
         """From the beginning of the evaluation; zero where it must not be kept."""
-        if verdict.outcome is Outcome.ERROR:
+        if verdict.outcome is _ERROR:
             return Seconds(0.0)
         if verdict.cache_ttl is not None:
             return min(verdict.cache_ttl, self._ttl)
         # Without a word from the policy nobody knows when the clock or chance would change its mind.
         return self._ttl if deterministic else Seconds(0.0)
+
+
+def _asked(request: Request) -> tuple[Request, Document, bytes]:
+    """The request with its projection, that projection, and the key."""
+    entrypoint = request.entrypoint
+    projected = request.projected
+    if projected is None:
+        projected = entrypoint.projection.project(request.document)
+        # A quarter of the time of `replace`.
+        request = Request(
+            entrypoint,
+            request.document,
+            request.request_id,
+            request.deadline,
+            request.max_age,
+            request.origin,
+            projected,
+            request.size,
+        )
+    return request, projected, key_of(entrypoint.fingerprint, projected)

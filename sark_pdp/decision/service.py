@@ -10,6 +10,7 @@ from uuid_utils import uuid7
 from sark_pdp.errors import DeadlineExceededError, EvaluationError, RequestError
 from sark_pdp.interfaces import AuditSink, Decider, PolicySet, PolicySource
 from sark_pdp.model import (
+    NO_DEADLINE,
     Decision,
     DecisionId,
     DecisionRecord,
@@ -26,6 +27,8 @@ ObserveDecision = Callable[[Outcome, Tier], None]
 
 _NOT_RECORDED = Verdict(Outcome.ERROR, "the audit trail cannot take the decision, and audit.on_full is deny")
 _FAILED = Verdict(Outcome.ERROR, "the decision point failed; its log has the reason")
+
+_TOO_LATE = "the deadline had passed when the decision was due"
 
 _log = logging.getLogger(__name__)
 
@@ -53,12 +56,18 @@ class DecisionService:
         return self._recorded(request, self._ask(request), began)
 
     def decide_nowait(self, request: Request) -> Decision | None:
-        """The same, where the answer is known."""
+        """The same, where it can be given at once."""
         began = time.monotonic_ns()
-        if not self._audit.accepts():
+        audit = self._audit
+        if audit.required and not audit.accepts():
             return None
+        deadline = request.deadline
+        if deadline != NO_DEADLINE and deadline <= time.monotonic():
+            raise DeadlineExceededError(_TOO_LATE)
         try:
             decision = self._next.decide_nowait(request)
+        except EvaluationError as error:
+            decision = self._failed(request, Verdict(Outcome.ERROR, str(error)))
         except Exception:  # noqa: BLE001  # `decide` meets it again, and answers for it
             return None
         return None if decision is None else self._recorded(request, decision, began)
@@ -79,7 +88,7 @@ class DecisionService:
 
     def _ask(self, request: Request) -> Decision:
         if request.deadline <= time.monotonic():
-            raise DeadlineExceededError("the deadline had passed when the decision was due")
+            raise DeadlineExceededError(_TOO_LATE)
         if not self._audit.accepts():
             return self._failed(request, _NOT_RECORDED)
         try:
@@ -103,5 +112,7 @@ class DecisionService:
 
     @staticmethod
     def _failed(request: Request, verdict: Verdict) -> Decision:
-        projected = request.entrypoint.projection.project(request.document)
+        projected = request.projected
+        if projected is None:
+            projected = request.entrypoint.projection.project(request.document)
         return Decision(DecisionId(str(uuid7())), verdict, Tier.EVALUATED, projected)

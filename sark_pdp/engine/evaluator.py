@@ -2,42 +2,73 @@
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 from uuid_utils import uuid7
 
 from sark_pdp.engine.result import verdict_of
-from sark_pdp.model import Decision, DecisionId, Outcome, Request, Seconds, Tier
+from sark_pdp.errors import WouldWaitError
+from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier
+
+Evaluate = Callable[[bytes], bytes | None]
 
 ObserveEvaluation = Callable[[str, Outcome, Seconds], None]
 """Called with the entrypoint, the outcome and the time that an evaluation took."""
+
+_INLINE_BYTES: Final = 16 * 1024
+"""A longer input is not given to a policy where nothing may wait: reading it alone takes long."""
+_REMEMBERED: Final = 256
+_LONG: Final = 1024
+"""Bytes of a result; what a longer one means is not kept."""
+
+_ERROR: Final = Outcome.ERROR
+_EVALUATED: Final = Tier.EVALUATED
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Evaluator:
-    """Evaluates every request; evaluation errors are the caller's to turn into a denial."""
+    """Evaluates every request; evaluation errors are the caller's to turn into a denial. Thread-safe."""
 
     def __init__(self, observe: ObserveEvaluation) -> None:
         self._observe = observe
+        # The same result is the same verdict, which those who encode it know again. Errors are not kept.
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(verdict_of)
 
     def decide(self, request: Request) -> Decision:
         """Raises EvaluationError."""
-        entrypoint = request.entrypoint
-        projected = request.projected
-        if projected is None:
-            projected = entrypoint.projection.project(request.document)
+        projected = _projected(request)
+        return self._decide(request.entrypoint.name, request.entrypoint.evaluate, projected, _encode(projected))
+
+    def decide_nowait(self, request: Request) -> Decision | None:
+        """None where the evaluation takes longer than about 1 ms, or the input is long. Raises EvaluationError."""
+        projected = _projected(request)
         input_json = _encode(projected)
-        outcome = Outcome.ERROR
+        if len(input_json) > _INLINE_BYTES:
+            return None
+        try:
+            return self._decide(request.entrypoint.name, request.entrypoint.evaluate_nowait, projected, input_json)
+        except WouldWaitError:
+            return None
+
+    def _decide(self, name: str, evaluate: Evaluate, projected: Document, input_json: bytes) -> Decision:
         began = time.monotonic()
         try:
-            verdict = verdict_of(entrypoint.evaluate(input_json))
-            outcome = verdict.outcome
-        finally:
-            took = Seconds(time.monotonic() - began)
-            self._observe(entrypoint.name, outcome, took)
-        return Decision(DecisionId(str(uuid7())), verdict, Tier.EVALUATED, projected, age=took)
+            result_json = evaluate(input_json)
+            known = self._remembered if result_json is None or len(result_json) <= _LONG else verdict_of
+            verdict = known(result_json)
+        except WouldWaitError:
+            raise
+        except BaseException:
+            self._observe(name, _ERROR, Seconds(time.monotonic() - began))
+            raise
+        took = Seconds(time.monotonic() - began)
+        self._observe(name, verdict.outcome, took)
+        return Decision(DecisionId(str(uuid7())), verdict, _EVALUATED, projected, took)
 
-    def decide_nowait(self, _request: Request) -> Decision | None:
-        """Nothing is known without an evaluation."""
-        return None
+
+def _projected(request: Request) -> Document:
+    projected = request.projected
+    return request.entrypoint.projection.project(request.document) if projected is None else projected

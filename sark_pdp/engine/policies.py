@@ -44,6 +44,10 @@ class LoadedEntrypoint:
         """The result as JSON, None where it is undefined; raises EvaluationError."""
         return self._policy.evaluate(self._number, input_json)
 
+    def evaluate_nowait(self, input_json: bytes) -> bytes | None:
+        """The same within about 1 ms; raises WouldWaitError where it takes longer."""
+        return self._policy.evaluate_nowait(self._number, input_json)
+
 
 class BundleState(msgspec.Struct, frozen=True):
     """How a configured bundle stands."""

@@ -16,11 +16,12 @@ from sark_pdp._proto.decision_pb2 import (
 from sark_pdp.decision.service import DecisionService
 from sark_pdp.errors import InvalidRequestError, RequestError
 from sark_pdp.interfaces import PolicySet
-from sark_pdp.model import Decision, Document, Outcome, Request, Seconds
+from sark_pdp.model import Document, Outcome, Request, Seconds
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, refused, status_of
 from sark_pdp.transport.method import NativeMethod, parsed
-from sark_pdp.transport.parameters import filtered_parameters
+from sark_pdp.transport.responses import Responses
+from sark_pdp.transport.wire import embedded, tag
 
 SERVICE: Final = "sark.pdp.v1.PolicyDecision"
 
@@ -29,6 +30,10 @@ _MAX_NAME: Final = 512
 _INLINE_BYTES: Final = 16 * 1024
 """A larger message is not looked at where nothing may wait."""
 _RESOURCE_FIELDS: Final = ("tool", "server")
+
+_RESULTS: Final = tag(CheckBatchResponse.RESULTS_FIELD_NUMBER)
+_RESPONSE: Final = tag(CheckBatchResult.RESPONSE_FIELD_NUMBER)
+_RESPONSES: Final = tag(FilterResponse.RESPONSES_FIELD_NUMBER)
 
 
 class Questions:
@@ -73,39 +78,13 @@ def _max_age(check: CheckRequest) -> Seconds | None:
     return Seconds(seconds)
 
 
-def response_of(request: Request, decision: Decision) -> CheckResponse:
-    """The answer to one request."""
-    verdict = decision.verdict
-    response = CheckResponse(
-        request_id=request.request_id,
-        allow=verdict.outcome is Outcome.ALLOW,
-        reason=verdict.reason,
-        result_json=verdict.result_json,
-        decision_id=decision.id,
-        policy_revision=request.entrypoint.revision,
-        outcome=int(verdict.outcome),  # type: ignore[arg-type]  # numbered alike
-        tier=int(decision.tier),  # type: ignore[arg-type]  # numbered alike
-    )
-    nanoseconds = int(decision.reusable * 1e9)
-    response.cache_ttl.seconds = nanoseconds // 1_000_000_000
-    response.cache_ttl.nanos = nanoseconds % 1_000_000_000
-    parameters = filtered_parameters(request.document, verdict)
-    if parameters is not None:
-        # With nothing left in it the field must be there all the same, or the caller would go on with everything.
-        response.filtered_parameters.SetInParent()
-        try:
-            response.filtered_parameters.update(parameters)
-        except OverflowError:
-            raise InvalidRequestError("parameters", "a number is too large for filtered_parameters") from None
-    return response
-
-
 class Check(NativeMethod):
     """One request, one answer."""
 
-    def __init__(self, service: DecisionService, questions: Questions) -> None:
+    def __init__(self, service: DecisionService, questions: Questions, responses: Responses) -> None:
         self._service = service
         self._questions = questions
+        self._responses = responses
 
     def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
         """The answer where it is known; an error is known at once, too."""
@@ -114,13 +93,13 @@ class Check(NativeMethod):
         try:
             request = self._request(metadata, message)
             decision = self._service.decide_nowait(request)
-            return None if decision is None else Reply(response_of(request, decision).SerializeToString())
+            return None if decision is None else Reply(self._responses.encode(request, decision))
         except RequestError as error:
             return refused(error)
 
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
         request = self._request(metadata, message)
-        return response_of(request, self._service.decide(request)).SerializeToString()
+        return self._responses.encode(request, self._service.decide(request))
 
     def _request(self, metadata: Metadata, message: bytes) -> Request:
         return self._questions.request(parsed(CheckRequest, message), metadata, self._service.active(), len(message))
@@ -129,9 +108,10 @@ class Check(NativeMethod):
 class CheckBatch(NativeMethod):
     """Many requests, answered by one activation."""
 
-    def __init__(self, service: DecisionService, questions: Questions, max_batch: int) -> None:
+    def __init__(self, service: DecisionService, questions: Questions, responses: Responses, max_batch: int) -> None:
         self._service = service
         self._questions = questions
+        self._responses = responses
         self._max_batch = max_batch
 
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
@@ -140,18 +120,17 @@ class CheckBatch(NativeMethod):
         policies = self._service.active()
         # Each counts the same share, whichever of them it is that is large.
         share = len(message) // max(len(batch.checks), 1)
-        results = [self._result(check, metadata, policies, share) for check in batch.checks]
-        return CheckBatchResponse(results=results).SerializeToString()
+        return b"".join(embedded(_RESULTS, self._result(check, metadata, policies, share)) for check in batch.checks)
 
-    def _result(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int) -> CheckBatchResult:
+    def _result(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int) -> bytes:
         try:
             request = self._questions.request(check, metadata, policies, size)
-            return CheckBatchResult(response=response_of(request, self._service.decide(request)))
+            return embedded(_RESPONSE, self._responses.encode(request, self._service.decide(request)))
         except RequestError as error:
             result = CheckBatchResult()
             result.error.code = status_of(error)
             result.error.message = str(error)
-            return result
+            return result.SerializeToString()
 
 
 class CheckStream(Check):
@@ -195,9 +174,10 @@ def _request_id(message: bytes) -> str:
 class Filter(NativeMethod):
     """One principal and action, many resources, one audit event."""
 
-    def __init__(self, service: DecisionService, questions: Questions, max_batch: int) -> None:
+    def __init__(self, service: DecisionService, questions: Questions, responses: Responses, max_batch: int) -> None:
         self._service = service
         self._questions = questions
+        self._responses = responses
         self._max_batch = max_batch
 
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
@@ -206,11 +186,12 @@ class Filter(NativeMethod):
         if not requests:
             return b""
         decisions = self._service.filter(asked.resource_field, requests)
-        response = FilterResponse(
-            allowed=[i for i, decision in enumerate(decisions) if decision.verdict.outcome is Outcome.ALLOW],
-            responses=[response_of(request, decision) for request, decision in zip(requests, decisions, strict=True)],
-        )
-        return response.SerializeToString()
+        allowed = [i for i, decision in enumerate(decisions) if decision.verdict.outcome is Outcome.ALLOW]
+        responses = [
+            embedded(_RESPONSES, self._responses.encode(request, decision))
+            for request, decision in zip(requests, decisions, strict=True)
+        ]
+        return b"".join((FilterResponse(allowed=allowed).SerializeToString(), *responses))
 
     def _requests(self, asked: FilterRequest, metadata: Metadata, size: int) -> tuple[Request, ...]:
         if asked.resource_field not in _RESOURCE_FIELDS:
@@ -242,9 +223,10 @@ def _check_length(field: str, length: int, limit: int) -> None:
 
 def methods(service: DecisionService, questions: Questions, max_batch: int) -> dict[str, Method]:
     """The methods of the service by full name."""
+    responses = Responses()
     return {
-        f"/{SERVICE}/Check": Check(service, questions),
-        f"/{SERVICE}/CheckBatch": CheckBatch(service, questions, max_batch),
-        f"/{SERVICE}/CheckStream": CheckStream(service, questions),
-        f"/{SERVICE}/Filter": Filter(service, questions, max_batch),
+        f"/{SERVICE}/Check": Check(service, questions, responses),
+        f"/{SERVICE}/CheckBatch": CheckBatch(service, questions, responses, max_batch),
+        f"/{SERVICE}/CheckStream": CheckStream(service, questions, responses),
+        f"/{SERVICE}/Filter": Filter(service, questions, responses, max_batch),
     }

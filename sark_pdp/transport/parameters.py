@@ -18,8 +18,7 @@ def filtered_parameters(document: Document, verdict: Verdict) -> Mapping[str, Js
     is passed over. What the policy rewrote itself is filtered in the same way. Of parameters that are no object, and so
     cannot be filtered, nothing is left.
     """
-    said = (verdict.filtered_parameters, verdict.remove_parameters, verdict.redact_parameters)
-    if said == (None, None, None):
+    if verdict.remove_parameters is None and verdict.redact_parameters is None and verdict.filtered_parameters is None:
         return None
     parameters = document.get("parameters") if verdict.filtered_parameters is None else verdict.filtered_parameters
     if parameters is None:

@@ -1,5 +1,6 @@
 """What a bundle becomes when it is activated: entrypoints, live data, and fingerprints of all that shapes a result."""
 
+import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import LoadedPolicies, Policies, load
 from sark_pdp.engine.wasm.policy import Runtime
 from sark_pdp.errors import BundleError, EvaluationError, NotReadyError, UnknownEntrypointError
-from sark_pdp.model import Outcome, Seconds, Tier
+from sark_pdp.model import Decision, Outcome, Request, Seconds, Tier
 from sark_pdp.projection import Path as JsonPath
 from sark_pdp.settings import default_bundle
 from tests.fix_engine import Compile, a_bundle, a_question, prepared, reads_everything
@@ -119,7 +120,6 @@ def test_the_evaluator_makes_a_decision_of_a_result(
     assert not decision.reusable
     assert [seen[:2] for seen in observed] == [(name, outcome)]
     assert observed[0][2] == decision.age
-    assert evaluator.decide_nowait(a_question(entrypoint, document)) is None
 
 
 @pytest.mark.parametrize(("name", "document"), [("t/conflict", {"left": 1, "right": 1}), ("t/text", {"text": "/w=="})])
@@ -129,6 +129,72 @@ def test_an_evaluation_that_fails_is_observed(runtime: Runtime, general_wasm: by
     with pytest.raises(EvaluationError, match=r"the policy (aborted|returned a result that is not JSON)"):
         Evaluator(lambda *seen: observed.append(seen)).decide(a_question(entrypoint, document))
     assert [seen[:2] for seen in observed] == [(name, Outcome.ERROR)]
+
+
+def test_an_entrypoint_that_was_slow_is_not_tried_at_once_until_it_has_been_quick(
+    patient_runtime: Runtime, general_wasm: bytes
+) -> None:
+    observed: Observed = []
+    policies = load(a_bundle(general_wasm, reads_everything("t/loop", "t/yes")), patient_runtime)
+    evaluator = Evaluator(lambda *seen: observed.append(seen))
+    quick = a_question(policies.entrypoint("t/loop"), {"many": ["a"]})
+    slow = a_question(policies.entrypoint("t/loop"), {"many": ["a"] * 40})
+    assert evaluator.decide_nowait(slow) is None
+    assert observed == []
+    evaluator.decide(slow)
+    for _ in range(10):
+        evaluator.decide(quick)
+        assert evaluator.decide_nowait(quick) is None
+    # Another entrypoint of the same module is not concerned.
+    at_once(evaluator, a_question(policies.entrypoint("t/yes"), {"user": {"id": "alice"}}))
+    assert at_once(evaluator, quick).verdict.outcome is Outcome.UNDEFINED
+
+
+def at_once(evaluator: Evaluator, request: Request) -> Decision:
+    """The answer of the first attempt that is quick enough; on a busy machine that may take some."""
+    end = time.monotonic() + 30
+    while (decision := evaluator.decide_nowait(request)) is None:
+        assert time.monotonic() < end
+        evaluator.decide(request)
+    return decision
+
+
+def test_what_fails_at_once_is_observed_and_the_next_one_needs_a_new_instance(
+    patient_runtime: Runtime, general_wasm: bytes
+) -> None:
+    observed: Observed = []
+    evaluator = Evaluator(lambda *seen: observed.append(seen))
+    policies = load(a_bundle(general_wasm, reads_everything("t/conflict", "t/yes")), patient_runtime)
+    failing = a_question(policies.entrypoint("t/conflict"), {"left": 1, "right": 1})
+    question = a_question(policies.entrypoint("t/yes"), {"user": {"id": "alice"}})
+    at_once(evaluator, question)
+    observed.clear()
+    with pytest.raises(EvaluationError, match="the policy aborted"):
+        at_once(evaluator, failing)
+    assert {seen[:2] for seen in observed} == {("t/conflict", Outcome.ERROR)}
+    # To make an instance takes too long.
+    assert evaluator.decide_nowait(question) is None
+    assert evaluator.decide(question).verdict.outcome is Outcome.ALLOW
+    assert at_once(evaluator, question).verdict.outcome is Outcome.ALLOW
+
+
+def test_a_long_input_is_not_evaluated_at_once(patient_runtime: Runtime, general_wasm: bytes) -> None:
+    evaluator = Evaluator(lambda *_: None)
+    entrypoint = load(a_bundle(general_wasm, reads_everything("t/size")), patient_runtime).entrypoint("t/size")
+    for length, known in ((16_000, True), (17_000, False)):
+        request = a_question(entrypoint, {"many": ["x" * length]})
+        decision = at_once(evaluator, request) if known else evaluator.decide_nowait(request)
+        assert (decision is not None) is known
+
+
+def test_the_same_result_is_the_same_verdict(runtime: Runtime, general_wasm: bytes) -> None:
+    """So that whoever encodes verdicts knows it again."""
+    evaluator = Evaluator(lambda *_: None)
+    entrypoint = load(a_bundle(general_wasm, reads_everything("t/answer")), runtime).entrypoint("t/answer")
+    asked = ("bob", "bob", "eve", "bob")
+    verdicts = [evaluator.decide(a_question(entrypoint, {"name": name})).verdict for name in asked]
+    assert [verdict.reason for verdict in verdicts] == [f"hello {name}" for name in asked]
+    assert verdicts[0] is verdicts[1] is verdicts[3]
 
 
 def test_a_document_is_projected_once_where_a_layer_above_has_done_it(runtime: Runtime, general_wasm: bytes) -> None:

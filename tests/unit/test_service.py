@@ -171,12 +171,23 @@ def test_whatever_fails_below_is_a_recorded_denial(
     assert [(logged.levelno, logged.exc_info and logged.exc_info[1]) for logged in caplog.records] == expected
 
 
-@pytest.mark.parametrize(("error", "reason"), FAILURES, ids=[type(error).__name__ for error, _ in FAILURES])
+@pytest.mark.parametrize(("error", "reason"), FAILURES[1:], ids=[type(error).__name__ for error, _ in FAILURES[1:]])
 def test_what_fails_at_once_is_left_to_the_one_who_may_wait(parts: Parts, error: BaseException, reason: str) -> None:
     parts.below.error = error
     assert parts.service.decide_nowait(REQUEST) is None
     assert (parts.audit.records, parts.observed) == ([], {})
     assert parts.service.decide(REQUEST).verdict.reason == reason
+
+
+def test_an_evaluation_that_fails_at_once_is_a_recorded_denial(parts: Parts) -> None:
+    parts.below.error = EvaluationError("the policy aborted: conflict")
+    decision = parts.service.decide_nowait(REQUEST)
+    assert decision is not None
+    assert decision.verdict == Verdict(Outcome.ERROR, "the policy aborted: conflict")
+    assert (decision.tier, decision.projected) == (Tier.EVALUATED, {"user": "alice"})
+    [record] = parts.audit.records
+    assert record.id == decision.id
+    assert parts.observed == {(Outcome.ERROR, Tier.EVALUATED): 1}
 
 
 REFUSALS: list[RequestError] = [
@@ -205,7 +216,7 @@ def test_the_end_of_the_process_is_no_decision(parts: Parts, ask: Ask, error: Ba
     assert parts.audit.records == []
 
 
-@EACH_WAY
+@pytest.mark.parametrize("ask", [*WAYS, DecisionService.decide_nowait], ids=["decide", "filter", "nowait"])
 def test_after_the_deadline_nobody_is_asked(parts: Parts, ask: Ask) -> None:
     late = a_question(ENTRYPOINT, {}, deadline=Deadline(time.monotonic() - 0.001))
     with pytest.raises(DeadlineExceededError, match="the deadline had passed"):

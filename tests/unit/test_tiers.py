@@ -42,6 +42,7 @@ class Evaluating:
         self.verdict = ALLOWED
         self.error: Exception | None = None
         self.takes = 0.0
+        self.at_once = False
         self.asked: list[Request] = []
         self._clock = clock
 
@@ -53,8 +54,8 @@ class Evaluating:
         assert request.projected == request.entrypoint.projection.project(request.document)
         return Decision(new_id(), self.verdict, Tier.EVALUATED, request.projected, Seconds(self.takes))
 
-    def decide_nowait(self, _request: Request) -> Decision | None:
-        raise AssertionError("only what is stored is known at once")
+    def decide_nowait(self, request: Request) -> Decision | None:
+        return self.decide(request) if self.at_once else None
 
 
 @pytest.fixture
@@ -203,10 +204,63 @@ def test_what_cannot_be_kept_leaves_what_is_known(cached: CachedDecider, evaluat
     assert cached.decide(question()).verdict is ALLOWED
 
 
-def test_nothing_unknown_is_evaluated_at_once(cached: CachedDecider, evaluating: Evaluating) -> None:
+def test_what_takes_long_is_neither_answered_at_once_nor_counted(cached: CachedDecider) -> None:
+    """Who asks again where it may wait is counted."""
     assert cached.decide_nowait(question()) is None
-    assert evaluating.asked == []
     assert counts(cached) == (0, 0, 0)
+    cached.decide(question())
+    assert counts(cached) == (0, 1, 1)
+
+
+def test_what_is_evaluated_at_once_is_kept_and_counted_once(
+    cached: CachedDecider, evaluating: Evaluating, clock: Time
+) -> None:
+    evaluating.at_once = True
+    evaluating.takes = 0.25
+    first = cached.decide_nowait(question())
+    assert first is not None
+    assert (first.tier, first.age, first.reusable) == (Tier.EVALUATED, 0.25, 9.75)
+    clock.now += 1
+    for remembered in (cached.decide_nowait(question()), cached.decide(question())):
+        assert remembered is not None
+        assert remembered.verdict is first.verdict
+        assert (remembered.tier, remembered.age, remembered.reusable) == (Tier.L1, 1.25, 8.75)
+    assert len(evaluating.asked) == 1
+    assert counts(cached) == (2, 1, 1)
+
+
+def test_what_fails_at_once_is_a_miss_and_is_not_kept(cached: CachedDecider, evaluating: Evaluating) -> None:
+    evaluating.at_once = True
+    evaluating.error = EvaluationError("the policy aborted")
+    with pytest.raises(EvaluationError):
+        cached.decide_nowait(question())
+    assert counts(cached) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("max_age", [None, 5.0, 0.0])
+def test_the_age_that_a_caller_accepts_counts_at_once_as_well(
+    cached: CachedDecider, evaluating: Evaluating, clock: Time, max_age: float | None
+) -> None:
+    evaluating.at_once = True
+    cached.decide_nowait(question())
+    clock.now += 6
+    again = cached.decide_nowait(question(max_age=max_age))
+    assert again is not None
+    assert again.tier is (Tier.L1 if max_age is None else Tier.EVALUATED)
+    # What was evaluated for one is known to all.
+    latest = cached.decide_nowait(question())
+    assert latest is not None
+    assert (latest.tier, latest.age) == (Tier.L1, 6.0 if max_age is None else 0.0)
+
+
+def test_a_projection_that_is_there_already_is_taken_as_it_is(cached: CachedDecider, evaluating: Evaluating) -> None:
+    """And is the same key."""
+    cached.decide(question())
+    told = a_question(PURE, {"user": "alice", "more": "of it"}, projected={"user": "alice"})
+    decision = cached.decide_nowait(told)
+    assert decision is not None
+    assert decision.tier is Tier.L1
+    assert decision.projected is told.projected
 
 
 def test_a_refusal_that_lasts_replaces_nothing_but_its_own_key(cached: CachedDecider, evaluating: Evaluating) -> None:
@@ -237,7 +291,7 @@ class Gate:
         return Decision(new_id(), self._verdict, Tier.EVALUATED, projected)
 
     def decide_nowait(self, _request: Request) -> Decision | None:
-        return None
+        raise AssertionError("what is being evaluated already is not evaluated again")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -262,6 +316,8 @@ def test_who_asks_the_same_at_the_same_time_shares_one_evaluation() -> None:
         # This one wants no evaluation that began before it asked.
         fresh = pool.submit(cached.decide, question(max_age=Seconds(0.0)))
         wait_until(lambda: gate.evaluations == 2)
+        # Nor does anyone who may not wait.
+        assert cached.decide_nowait(question()) is None
         gate.open.set()
         decisions = [done.result() for done in asked] + [fresh.result()]
     assert gate.evaluations == 2

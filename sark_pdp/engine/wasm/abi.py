@@ -15,7 +15,7 @@ from sark_pdp.engine.wasm import ffi
 from sark_pdp.engine.wasm.builtins import Builtin, Context
 from sark_pdp.engine.wasm.calls import HostCalls
 from sark_pdp.engine.wasm.memory import PAGE, Memory
-from sark_pdp.errors import BundleError, EvaluationError
+from sark_pdp.errors import BundleError, EvaluationError, EvaluationTimeoutError
 
 ABI_MAJOR: Final = 1
 ABI_MINOR: Final = 2
@@ -136,7 +136,7 @@ class Instance:
             return EvaluationError(self._calls.problem)
         code = error.trap_code if isinstance(error, wasmtime.Trap) else None
         if code is wasmtime.TrapCode.INTERRUPT:
-            return EvaluationError("the policy ran longer than limits.eval_timeout")
+            return EvaluationTimeoutError("the policy ran longer than limits.eval_timeout")
         if code is wasmtime.TrapCode.STACK_OVERFLOW:
             return EvaluationError("the policy recurses too deeply")
         return EvaluationError("the policy trapped" + (f" ({code.name.lower()})" if code is not None else ""))

@@ -8,9 +8,14 @@ import wasmtime
 
 from sark_pdp.model import Seconds
 
-_LEAST_TICKS_BEFORE_PARKING: Final = 64
-_SHORTEST_TICK: Final = 0.001
-_LONGEST_TICK: Final = 0.01
+_LEASTTICKS_BEFORE_PARKING: Final = 64
+TICK: Final = Seconds(0.001)
+"""Short, as it is what the time of an evaluation that must be quick is counted in; still below 1 % of a busy core."""
+
+
+def ticks_in(seconds: Seconds) -> int:
+    """After so many ticks this time has passed for certain, and at most two more ticks."""
+    return int(seconds / TICK) + 2
 
 
 class Ticker:
@@ -21,9 +26,7 @@ class Ticker:
 
     def __init__(self, engine: wasmtime.Engine, timeout: Seconds) -> None:
         self._engine = engine
-        self._tick = min(max(timeout / 10, _SHORTEST_TICK), _LONGEST_TICK)
-        self.ticks = int(timeout / self._tick) + 2
-        """After so many `timeout` has passed for certain, and at most two more ticks."""
+        self.ticks = ticks_in(timeout)
         self._wanted = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="epoch", daemon=True)
@@ -43,12 +46,12 @@ class Ticker:
     def _run(self) -> None:
         # An evaluation wants the epoch once, when it begins: either the event is still set, and a round that outlasts
         # its deadline is about to begin, or it is set again during a round and a whole one follows.
-        ticks = max(self.ticks, _LEAST_TICKS_BEFORE_PARKING)
+        ticks = max(self.ticks, _LEASTTICKS_BEFORE_PARKING)
         while True:
             self._wanted.wait()
             self._wanted.clear()
             for _ in range(ticks):
                 if self._closed:
                     return
-                time.sleep(self._tick)
+                time.sleep(TICK)
                 self._engine.increment_epoch()

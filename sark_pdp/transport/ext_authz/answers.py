@@ -10,10 +10,8 @@ A policy's result is a boolean or an object; of an object are used, as opa-envoy
 What Envoy could not carry out, or could only by sending something malformed, is not handed to it: such a result denies.
 """
 
-from functools import lru_cache
 from typing import Final
 
-import msgspec
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
@@ -24,13 +22,10 @@ from sark_pdp.model import Decision, Json, Outcome, PolicyRevision, Verdict
 from sark_pdp.transport.ext_authz import values
 from sark_pdp.transport.ext_authz.values import UnusableResultError
 from sark_pdp.transport.handler import Status
+from sark_pdp.transport.remembered import Remembered
 
 _FORBIDDEN: Final = 403
 _INTERNAL_ERROR: Final = 500
-
-_REMEMBERED: Final = 256
-# Bytes of a result: a longer one is not kept.
-_LONG: Final = 4096
 
 # They tell a native caller what to take out of the parameters; Envoy takes nothing out of a body.
 _FOR_NATIVE_CALLERS: Final = ("remove_parameters", "redact_parameters", "filtered_parameters")
@@ -40,24 +35,24 @@ _ADD: Final = HeaderValueOption.HeaderAppendAction.APPEND_IF_EXISTS_OR_ADD
 
 _NOT_EVALUATED: Final = "the policy could not be evaluated"
 
-_decode: Final = msgspec.json.Decoder().decode
-
 
 class _Answer(Struct, frozen=True):
     encoded: bytes
     problem: str
 
 
-def _id_head(length: int) -> bytes:
-    placeholder = CheckResponse()
-    placeholder.dynamic_metadata.fields["decision_id"].string_value = "-" * length
-    encoded: bytes = placeholder.SerializeToString()
-    return encoded[:-length]
-
-
 _ID_BYTES: Final = len("01890a5d-ac96-774b-bcce-b302099a8057")
+
+
+def _id_head() -> bytes:
+    placeholder = CheckResponse()
+    placeholder.dynamic_metadata.fields["decision_id"].string_value = "-" * _ID_BYTES
+    encoded: bytes = placeholder.SerializeToString()
+    return encoded[:-_ID_BYTES]
+
+
 # What comes before the id in a message that holds nothing else.
-_ID_HEAD: Final = _id_head(_ID_BYTES)
+_ID_HEAD: Final = _id_head()
 
 
 class Answers:
@@ -65,30 +60,25 @@ class Answers:
 
     def __init__(self) -> None:
         # Building the messages takes 20 to 40 µs, which is several times what a decision takes that is known.
-        self._remembered = lru_cache(maxsize=_REMEMBERED)(_encode)
+        self._remembered = Remembered(_encode)
 
     def encode(self, decision: Decision, revision: PolicyRevision) -> bytes:
         """A `CheckResponse` with the ids in its dynamic metadata, where they replace what the policy said of them."""
-        answer = self._answer(decision.verdict, revision).encoded
         decision_id = decision.id.encode()
         if len(decision_id) != _ID_BYTES:
             raise ValueError(f"a decision's id has {len(decision_id)} bytes")
         # A field that comes twice in an encoded message is merged.
-        return b"".join((answer, _ID_HEAD, decision_id))
+        return self._remembered.get(decision.verdict, revision).encoded + _ID_HEAD + decision_id
 
     def problem(self, verdict: Verdict, revision: PolicyRevision) -> str:
         """Why Envoy could not carry out what the policy returned; empty where it can."""
-        return self._answer(verdict, revision).problem
-
-    def _answer(self, verdict: Verdict, revision: PolicyRevision) -> _Answer:
-        encode = _encode if len(verdict.result_json) > _LONG else self._remembered
-        return encode(verdict.outcome, verdict.reason, verdict.result_json, revision)
+        return self._remembered.get(verdict, revision).problem
 
 
-def _encode(outcome: Outcome, reason: str, result_json: bytes, revision: PolicyRevision) -> _Answer:
+def _encode(verdict: Verdict, revision: PolicyRevision) -> _Answer:
     problem = ""
     try:
-        response = _decided(outcome, reason, _decode(result_json) if result_json else None)
+        response = _decided(verdict.outcome, verdict.reason, verdict.result)
     except UnusableResultError as error:
         problem = f"the policy returned an unusable result: {error}"
         response = denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, _NOT_EVALUATED, problem)

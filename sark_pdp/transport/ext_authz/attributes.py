@@ -8,9 +8,10 @@ Only what the policy reads is converted: all of a request costs 30 µs, what a p
 
 import math
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
@@ -27,6 +28,8 @@ Wanted: TypeAlias = "dict[str, Wanted] | None"
 # A double up to this size that is an integer is exactly one.
 _EXACT = 2.0**53
 
+_STRUCT = "google.protobuf.Struct"
+
 
 def wanted(paths: Iterable[Path]) -> Wanted:
     """The paths of a projection, none of which is a prefix of another, as a tree."""
@@ -41,12 +44,67 @@ def wanted(paths: Iterable[Path]) -> Wanted:
     return tree
 
 
-def reader(descriptor: Descriptor, tree: Wanted) -> Callable[[Message], Document]:
-    """Converts messages of this type: what `tree` names of them, and possibly more.
+class AttributesReader:
+    """Converts the attributes of requests: what `tree` names of them, and possibly more. Thread-safe.
 
-    The function that is returned is thread-safe, and raises InvalidRequestError for a number that JSON cannot hold.
+    What it reads of the HTTP request and of its headers, which is all that most policies read, is taken from the
+    messages at hand: to get at a message again costs 0.2 to 0.5 µs.
     """
-    return _of_message(_Whole(), descriptor, tree)
+
+    def __init__(self, tree: Wanted) -> None:
+        descriptor = AttributeContext.DESCRIPTOR
+        whole = _Whole()
+        self.all = _of_message(whole, descriptor, tree)
+        """Reads all at once. Raises InvalidRequestError for a number that JSON cannot hold."""
+        self.exact = _is_exact(descriptor, tree)
+        """Whether nothing is read that `tree` does not name, and no object is empty that need not be there."""
+        rest, http = _split(tree, "request", "http")
+        http, headers = _split(http, "headers")
+        self._rest = None if rest == {} else _of_message(whole, descriptor, rest)
+        self._http = _of_message(whole, AttributeContext.HttpRequest.DESCRIPTOR, http)
+        self._headers = tuple(headers or ())
+
+    def part(
+        self, attributes: AttributeContext, http: AttributeContext.HttpRequest, headers: Mapping[str, str]
+    ) -> Document:
+        """The same as `all`, of attributes, their HTTP request and its headers."""
+        document = {} if self._rest is None else self._rest(attributes)
+        part = self._http(http)
+        found = {key: headers[key] for key in self._headers if key in headers}
+        if found:
+            part["headers"] = found
+        if part:
+            document.setdefault("request", {})["http"] = part
+        return document
+
+
+def _split(tree: Wanted, *path: str) -> tuple[Wanted, Wanted]:
+    """A tree without what some keys of the object at `path` are wanted for, and that; {} where it is wanted whole."""
+    if tree is None or path[0] not in tree:
+        return tree, {}
+    key, *deeper = path
+    rest, below = _split(tree[key], *deeper) if deeper else ({}, tree[key])
+    if below is None or below == {}:
+        return tree, {}
+    others = {name: deep for name, deep in tree.items() if name != key}
+    return (others if rest == {} else {**others, key: rest}), below
+
+
+def _is_exact(descriptor: Descriptor, tree: Wanted) -> bool:
+    return tree is None or all(
+        _field_is_exact(field, tree[field.json_name]) for field in descriptor.fields if field.json_name in tree
+    )
+
+
+def _field_is_exact(field: FieldDescriptor, tree: Wanted) -> bool:
+    if tree is None:
+        return True
+    if _values_of_map(field) is not None:
+        return all(below is None for below in tree.values())
+    if field.is_repeated or field.message_type is None or field.message_type.full_name == _STRUCT:
+        # Read whole, as the parts of these cannot be told apart by names of fields.
+        return False
+    return _is_exact(field.message_type, tree)
 
 
 class _Whole:
@@ -81,27 +139,36 @@ class _Whole:
             return _base64
         if field.message_type is None:
             return None
-        return _struct if field.message_type.full_name == "google.protobuf.Struct" else self.message
+        return _struct if field.message_type.full_name == _STRUCT else self.message
 
 
 def _of_message(whole: _Whole, descriptor: Descriptor, tree: Wanted) -> Callable[[Message], Document]:
     if tree is None:
         return whole.message
-    steps = [
-        (field.name, field.json_name, field.has_presence, _of_field(whole, field, tree[field.json_name]))
+    steps = tuple(
+        (
+            field.name,
+            field.json_name,
+            field.has_presence,
+            # Of an object of which only parts are wanted nothing is left without them.
+            field.has_presence and tree[field.json_name] is None,
+            _of_field(whole, field, tree[field.json_name]),
+        )
         for field in descriptor.fields
         if field.json_name in tree
-    ]
+    )
 
     def convert_message(message: Message) -> Document:
         document: Document = {}
-        for name, json_name, has_presence, convert in steps:
+        for name, json_name, has_presence, kept_empty, convert in steps:
             if has_presence and not message.HasField(name):
                 continue
             value = getattr(message, name)
+            if convert is not None:
+                value = convert(value)
             # Without presence the default is as good as unset.
-            if has_presence or value:
-                document[json_name] = value if convert is None else convert(value)
+            if value or kept_empty:
+                document[json_name] = value
         return document
 
     return convert_message

@@ -99,13 +99,16 @@ class ExtAuthz:
         except DecodeError:
             raise InvalidRequestError("message", "it is no envoy.service.auth.v3.CheckRequest") from None
         read = self._reader_of(entrypoint).read(check.attributes)
+        # By position: keywords cost as much again.
         return Request(
-            entrypoint=entrypoint,
-            document=read.document,
-            request_id=read.request_id or str(uuid7()),
-            deadline=metadata.deadline,
-            origin=read.origin,
-            size=len(message),
+            entrypoint,
+            read.document,
+            read.request_id or str(uuid7()),
+            metadata.deadline,
+            None,
+            read.origin,
+            read.projected,
+            len(message),
         )
 
     def _decided(self, request: Request, decision: Decision) -> Reply:
