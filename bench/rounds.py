@@ -40,9 +40,16 @@ def new_result(seconds: float) -> GroupResult:
 
 
 def commit() -> str:
-    """What is measured; with `-dirty` where files were changed."""
-    command = ("git", "describe", "--always", "--dirty", "--abbrev=12")
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    """What is measured; with `-dirty` where files were changed, `unknown` where this is no git checkout."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    # Results are written meanwhile.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)bench/results")
+    return f"{head}-dirty" if head and changed else head or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(("git", *arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def run_group(group: Group, starts: Mapping[str, Start], folder: Path, result: GroupResult, course: Course) -> None:
