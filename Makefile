@@ -94,6 +94,10 @@ format: .venv/.dev tools ## Rewrite code and policies in the project's style
 	$(BIN)/ruff format .
 	$(OPA) fmt --write policies
 
+.PHONY: conformance
+conformance: .venv/.dev tools ## Run OPA's own test cases through the engine; the first time takes 15 minutes and 1.5 GB of .tools
+	$(BIN)/python -m tests.conformance $(ARGS)
+
 .PHONY: soak
 soak: .venv/.dev ## Kill and stop a process among 100,000 decisions, and compare its audit trail with what was answered
 	SARK_SOAK_DECISIONS=100000 $(BIN)/python -m pytest -rP tests/integration/test_crash.py $(ARGS)

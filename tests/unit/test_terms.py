@@ -105,10 +105,22 @@ def test_text_that_is_nested_too_deeply_fails_the_evaluation(text: bytes) -> Non
         loads(text)
 
 
-@pytest.mark.parametrize("text", [b"1e400", b"{-1e999999999}", b"1" * 10_000])
-def test_a_number_beyond_those_of_python_fails_the_evaluation(text: bytes) -> None:
+@pytest.mark.parametrize("text", [b"1e400", b"[-1e999999999]", b"1" * 10_000, b'{"a":2e308}'])
+def test_a_number_beyond_those_of_python_is_kept_as_it_is_written(text: bytes) -> None:
+    assert dumps(loads(text)) == text
+
+
+@pytest.mark.parametrize("text", [b"{1e400, 1}", b"{-1e999999999: 1}"])
+def test_a_number_beyond_those_of_python_fails_the_evaluation_where_it_is_compared(text: bytes) -> None:
     with pytest.raises(EvaluationError, match="too large"):
         loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(b".5", 0.5), (b"-.5", -0.5), (b"[.0]", [0.0]), (b"{.25e1}", RegoSet([2.5]))]
+)
+def test_a_number_may_begin_with_its_point_as_rego_allows(text: bytes, value: object) -> None:
+    assert loads(text) == value
 
 
 def test_text_that_would_take_long_to_read_fails_the_evaluation() -> None:

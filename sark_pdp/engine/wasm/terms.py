@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet, TermError
+from sark_pdp.engine.wasm.values import LimitError, Numeral, RegoObject, RegoSet, TermError
 from sark_pdp.model import Json
 
-__all__ = ["LimitError", "RegoObject", "RegoSet", "TermError", "dumps", "go_string", "loads"]
+__all__ = ["LimitError", "Numeral", "RegoObject", "RegoSet", "TermError", "dumps", "go_string", "loads"]
 
 MAX_TEXT: Final = 4 * 1024 * 1024
 """Bytes of one value. Nothing can interrupt the host while it reads one."""
@@ -182,14 +182,14 @@ def go_string(raw: bytes) -> str:
         return _STRAY_BYTES.sub("\ufffd", raw.decode(errors="surrogateescape"))
 
 
-def _number(token: bytes) -> int | float:
+def _number(token: bytes) -> int | float | Numeral:
     # Rego lets a policy write .5, and its compiler passes that on.
     if token.startswith((b".", b"-.")):
         token = token.replace(b".", b"0.", 1)
     try:
         number: int | float = msgspec.json.decode(token, type=int | float)
     except msgspec.ValidationError:
-        raise LimitError("a number is too large for a built-in") from None
+        return Numeral(token.decode())
     except msgspec.DecodeError as problem:
         raise TermError(f"not a number: {problem}") from None
     return number
@@ -213,6 +213,8 @@ def _write(value: Json, put: Callable[[bytes], None]) -> None:
             _write(below, put)
             separator = b","
         put(b"{}" if separator == b"{" else b"}")
+    elif kind is Numeral:
+        put(value.text.encode())
     else:
         put(msgspec.json.encode(value))
 

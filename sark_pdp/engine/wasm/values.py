@@ -24,6 +24,19 @@ class LimitError(EvaluationError):
     """
 
 
+class Numeral:
+    """A number that no float can hold, such as 2e308, as the policy or the data write it."""
+
+    # No Struct, which msgspec would write as an object.
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"Numeral({self.text!r})"
+
+
 class RegoSet:
     """An immutable set, iterated in Rego's order; 1 and 1.0 are one element, 1 and true are two."""
 
@@ -96,6 +109,8 @@ def sort_key(value: Json) -> SortKey:
     if kind is RegoSet or kind is RegoObject:
         key: SortKey = value.key
         return key
+    if kind is Numeral:
+        raise LimitError("a number is too large to be compared by a built-in")
     raise TermError(f"a {kind.__name__} is not a Rego value")
 
 

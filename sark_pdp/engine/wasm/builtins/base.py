@@ -59,6 +59,15 @@ def integer(operand: Json) -> int:
     return operand
 
 
+def whole_number(operand: Json) -> int:
+    """The operand, which must be a whole number of any size; 1.0 is one."""
+    if type(operand) is float and operand.is_integer():
+        return int(operand)
+    if type(operand) is not int:
+        raise _mismatch("an integer", operand)
+    return operand
+
+
 def array(operand: Json) -> list[Json]:
     """The operand, which must be an array."""
     if type(operand) is not list:

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from sark_pdp.engine.wasm.values import RegoObject, RegoSet
+from sark_pdp.engine.wasm.values import Numeral, RegoObject, RegoSet
 from sark_pdp.model import Json
 
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]*")
@@ -50,7 +50,7 @@ def rego_text(value: Json) -> str:
         return f"{{{', '.join([f'{rego_text(key)}: {rego_text(below)}' for key, below in value.items])}}}"
     if kind is RegoSet:
         return f"{{{', '.join([rego_text(element) for element in value])}}}" if value else "set()"
-    return number_text(value)
+    return value.text if kind is Numeral else number_text(value)
 
 
 def number_text(value: float) -> str:

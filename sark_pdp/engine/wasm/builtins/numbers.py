@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, integer
+from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, whole_number
 from sark_pdp.engine.wasm.values import LimitError
 from sark_pdp.model import Json
 
@@ -16,10 +16,9 @@ def load() -> dict[str, Builtin]:
 
 
 def _range_step(_: Context, start: Json, end: Json, step: Json) -> list[int]:
-    start, end, step = integer(start), integer(end), integer(step)
+    start, end, step = whole_number(start), whole_number(end), whole_number(step)
     if step <= 0:
         raise BuiltinError("numbers.range_step: the step must be a positive integer")
-    numbers = range(start, end + 1, step) if start <= end else range(start, end - 1, -step)
-    if len(numbers) > MAX_RANGE:
+    if abs(end - start) // step >= MAX_RANGE:
         raise LimitError(f"numbers.range_step: a range may have {MAX_RANGE} numbers")
-    return list(numbers)
+    return list(range(start, end + 1, step) if start <= end else range(start, end - 1, -step))
