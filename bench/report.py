@@ -58,6 +58,11 @@ def _group(folder: Path, group: Group, result: GroupResult) -> Iterator[str]:
             for name, each in proofs
         ]
         yield table(("trail of", "decisions", "events in the spool", "`sark-pdp audit verify`"), rows)
+    for name, measured in result.servers.items():
+        if lines := measured.counted("logged"):
+            calls = sum(each.calls for each in measured.rounds)
+            # Those that were in flight when the generator stopped are logged, too.
+            yield f"{name} wrote {lines:,.0f} lines into its decision log, for {calls:,} answers that were waited for."
     for figure in group.figures:
         name = f"{group.name}-{figure.replace('.', '_')}.svg"
         if plot(folder / name, group, result, figure):

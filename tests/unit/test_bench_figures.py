@@ -135,6 +135,9 @@ def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
 def test_the_report_is_written_anew_from_the_results(tmp_path: Path) -> None:
     """Tables and plots of what was measured, and of nothing else; twice the same."""
     found = results(rounds(900, 910), rounds(100, 100))
+    found.groups["no-log"].servers[OPA_ENVOY].rounds[0] = msgspec.structs.replace(
+        QUIET, calls=100, seconds=1.0, counters={"logged": 201.0}
+    )
     fixed = {FRONT_ECHO: Measured([QUIET]), HITS: Measured([QUIET], [Proof(7, 7, True)]), EVALUATED: Measured([QUIET])}
     found.groups["fixed"] = GroupResult("abc", "2026-01-02", 4.0, fixed)
     write_report(tmp_path, found)
@@ -144,6 +147,7 @@ def test_the_report_is_written_anew_from_the_results(tmp_path: Path) -> None:
     assert "| evaluated, spool against console log: times the peer | at least 5 | not measured | - |  |" in text
     assert f"| {HITS} | 905 (900-910) |" in text
     assert f"| {HITS} | 7 | 7 | passes |" in text
+    assert f"{OPA_ENVOY} wrote 201 lines into its decision log, for 200 answers" in text
     assert "One call at a time" not in text
     plots = sorted(path.name for path in tmp_path.glob("*.svg"))
     assert plots == ["fixed-50.svg", "fixed-99.svg", "fixed-99_9.svg", "no-log-rps.svg"]
