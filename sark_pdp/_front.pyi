@@ -1,6 +1,6 @@
 """Types of the extension that `front/` is built into; there may be none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -8,7 +8,7 @@ from typing import Any, final
 class Front:
     def __init__(
         self,
-        methods: Sequence[tuple[str, str, Any, dict[str, Any]]],
+        methods: Sequence[tuple[str, str, bool, Any, dict[str, Any]]],
         seam: dict[str, Any],
         limits: dict[str, float],
         bounds: Sequence[float],
@@ -20,4 +20,4 @@ class Front:
     def drain(self, grace: float) -> None: ...
     def close(self) -> None: ...
     def calls(self) -> list[tuple[str, list[int], list[int], float]]: ...
-    def statistics(self) -> Mapping[str, float]: ...
+    def statistics(self) -> dict[str, Any]: ...

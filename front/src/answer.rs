@@ -7,6 +7,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use crate::request::Value;
+
 /// A gRPC status code, from 0 to 16.
 pub type Code = u8;
 
@@ -78,13 +80,21 @@ pub struct Peer {
     pub address: String,
     /// Subject alternative names of the verified certificate; none where no certificate is asked for.
     pub names: Option<Vec<String>>,
+    /// Of a Unix socket: whose process connected, as the kernel tells.
+    pub uid: Option<u32>,
 }
 
-/// Tells who called.
-pub trait Identify: Send + Sync {
-    /// None where the peer may not call.
+/// Where methods live.
+pub trait Host: Send + Sync {
+    /// Who calls; None where the peer may not.
     fn origin(&self, peer: &Peer, user_agent: &str) -> Option<Origin>;
+
+    /// Runs what asks several methods one after the other: what that takes to begin and to end is done once.
+    fn in_a_row(&self, asking: &mut dyn FnMut());
 }
+
+/// Metadata that a caller added.
+pub type Pairs = Arc<[(String, Value)]>;
 
 /// What a call brings besides its message.
 #[derive(Clone)]
@@ -93,6 +103,8 @@ pub struct Question {
     pub origin: Origin,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// None where the method does not read them.
+    pub pairs: Option<Pairs>,
 }
 
 /// Takes one answer of many, or None; false where nobody wants more. May wait for the caller.

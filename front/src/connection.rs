@@ -1,28 +1,27 @@
 //! One HTTP/2 connection: takes its calls, sees that it lives, lets it go.
 
 use std::future::{pending, poll_fn};
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::{HeaderValue, Request};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::answer::{Origin, Peer};
-use crate::calls;
+use crate::answer::Peer;
+use crate::calls::{self, Recent};
 use crate::limits::{
     BATCH, CONNECTION_WINDOW, HANDSHAKE, KEEPALIVE, KEEPALIVE_ANSWER, MAX_HEADER_BYTES, SEND_BUFFER, STREAM_WINDOW,
 };
-use crate::metrics::{add, inc};
+use crate::metrics::inc;
 use crate::server::{Phase, Shared};
-
-type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+use crate::wire::Wire;
 
 /// What the calls of one connection share.
 pub struct Caller {
@@ -30,35 +29,18 @@ pub struct Caller {
     pub shared: Arc<Shared>,
     /// Tells of the end.
     pub phase: watch::Receiver<Phase>,
-    peer: Peer,
-    known: Mutex<Option<(Option<HeaderValue>, Option<Origin>)>>,
+    /// Who is at the other end.
+    pub peer: Peer,
 }
 
-impl Caller {
-    /// Who calls with this user agent; None where the peer may not.
-    pub fn origin(&self, user_agent: Option<&HeaderValue>) -> Option<Origin> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((agent, origin)) = &*known {
-            if agent.as_ref() == user_agent {
-                return origin.clone();
-            }
-        }
-        let text = user_agent.map_or("".into(), |value| String::from_utf8_lossy(value.as_bytes()));
-        let origin = self.shared.identify.origin(&self.peer, &text);
-        *known = Some((user_agent.cloned(), origin.clone()));
-        origin
-    }
-}
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Serves a connection until it ends.
 pub async fn serve<T>(io: T, peer: Peer, shared: Arc<Shared>, phase: watch::Receiver<Phase>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let io = Metered {
-        io,
-        shared: Arc::clone(&shared),
-    };
+    let wire = Wire::new(io, Arc::clone(&shared));
     // More than may be answered, so that those who send too much are told.
     let streams = shared.limits.max_concurrent.saturating_add(100);
     let mut builder = h2::server::Builder::new();
@@ -68,21 +50,16 @@ where
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX));
-    let Ok(Ok(connection)) = timeout(HANDSHAKE, builder.handshake(io)).await else {
+    let Ok(Ok(connection)) = timeout(HANDSHAKE, builder.handshake(wire.clone())).await else {
         inc(&shared.metrics.connections_refused);
         return;
     };
     let age = shared.limits.max_connection_age;
-    let caller = Arc::new(Caller {
-        shared,
-        phase,
-        peer,
-        known: Mutex::default(),
-    });
-    carry(connection, caller, age).await;
+    wire.hold();
+    carry(connection, wire, Caller { shared, phase, peer }, age).await;
 }
 
-async fn carry<T>(mut connection: Connection<T, Bytes>, caller: Arc<Caller>, age: Duration)
+async fn carry<T>(mut connection: Connection<Wire<T>, Bytes>, wire: Wire<T>, caller: Caller, age: Duration)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -95,52 +72,71 @@ where
         }
     });
     let mut left = false;
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut recent = Recent::new(caller);
+    let mut batch = Vec::new();
     loop {
         tokio::select! {
             biased;
-            accepted = connection.accept() => match accepted {
-                Some(Ok(call)) => batch.push(call),
-                // The peer has gone, or broke the protocol: the connection has told it so.
-                Some(Err(_)) | None => return,
+            turn = poll_fn(|cx| poll_turn(&mut connection, &wire, &mut recent, &mut batch, cx)) => match turn {
+                Turn::Full => tokio::task::yield_now().await,
+                Turn::Ended => return,
             },
             () = &mut leaving, if !left => {
                 left = true;
                 connection.graceful_shutdown();
-                continue;
             }
             () = &mut alive => return,
-        }
-        // All that have come are taken before one is answered, so that the answers leave together.
-        while batch.len() < BATCH {
-            match poll_fn(|cx| Poll::Ready(accept_now(&mut connection, cx))).await {
-                Some(Some(Ok(call))) => batch.push(call),
-                _ => break,
-            }
-        }
-        let full = batch.len() == BATCH;
-        poll_fn(|cx| {
-            for (request, respond) in batch.drain(..) {
-                calls::begin(&caller, request, respond, cx);
-            }
-            Poll::Ready(())
-        })
-        .await;
-        if full {
-            tokio::task::yield_now().await;
         }
     }
 }
 
-/// None where there is no call now.
-fn accept_now<T>(connection: &mut Connection<T, Bytes>, cx: &mut Context<'_>) -> Option<Accepted>
+/// How a turn ended that did not end with waiting for the peer.
+enum Turn {
+    /// More calls may have come.
+    Full,
+    /// The peer has gone, or broke the protocol: the connection has told it so.
+    Ended,
+}
+
+/// Begins the calls that have come and sends the answers that are ready, until there is neither; others have their
+/// turn after `BATCH` calls.
+fn poll_turn<T>(
+    connection: &mut Connection<Wire<T>, Bytes>,
+    wire: &Wire<T>,
+    recent: &mut Recent,
+    batch: &mut Vec<Accepted>,
+    cx: &mut Context<'_>,
+) -> Poll<Turn>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    match connection.poll_accept(cx) {
-        Poll::Ready(accepted) => Some(accepted),
-        Poll::Pending => None,
+    let mut taken = 0;
+    while taken < BATCH {
+        while batch.len() < BATCH {
+            let polled = connection.poll_accept(cx);
+            // By now the answers to those before are written: they leave together.
+            if batch.is_empty() && matches!(wire.poll_send(cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(Turn::Ended);
+            }
+            match polled {
+                Poll::Ready(Some(Ok(call))) => batch.push(call),
+                Poll::Ready(_) => return Poll::Ready(Turn::Ended),
+                Poll::Pending => break,
+            }
+        }
+        if batch.is_empty() {
+            return Poll::Pending;
+        }
+        taken += batch.len();
+        let began = Instant::now();
+        let shared = Arc::clone(&recent.caller.shared);
+        shared.host.in_a_row(&mut || {
+            for (request, respond) in batch.drain(..) {
+                calls::begin(recent, request, respond, began, cx);
+            }
+        });
     }
+    Poll::Ready(Turn::Full)
 }
 
 /// Returns when the peer does not answer any more.
@@ -155,59 +151,6 @@ async fn wait_dead(ping_pong: Option<PingPong>) {
             Ok(Ok(_))
         ) {
             return;
-        }
-    }
-}
-
-/// Counts the bytes that pass.
-struct Metered<T> {
-    io: T,
-    shared: Arc<Shared>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        add(&self.shared.metrics.bytes_in, buf.filled().len() - before);
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.written(&polled);
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.written(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-impl<T> Metered<T> {
-    fn written(&self, polled: &Poll<std::io::Result<usize>>) {
-        if let Poll::Ready(Ok(number)) = polled {
-            add(&self.shared.metrics.bytes_out, *number);
         }
     }
 }

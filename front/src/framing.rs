@@ -1,13 +1,9 @@
 //! Messages from the bytes of a body and back: a byte that says whether it is compressed, four of length, the message.
 
-use std::io::{Read, Write};
-
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 
-const PREFIX: usize = 5;
+/// Bytes in front of a message.
+pub const PREFIX: usize = 5;
 /// A length that was only announced is not given memory beyond this.
 const TRUSTED: usize = 64 * 1024;
 
@@ -204,46 +200,6 @@ pub fn frame(message: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-/// The same message, compressed; as it was where that would not make it shorter.
-pub fn compress(framed: Bytes) -> Bytes {
-    let mut encoder = GzEncoder::new(vec![0; PREFIX], Compression::fast());
-    let written = framed.get(PREFIX..).and_then(|message| encoder.write_all(message).ok());
-    let Some(mut packed) = written.and_then(|()| encoder.finish().ok()) else {
-        return framed;
-    };
-    if packed.len() >= framed.len() {
-        return framed;
-    }
-    let length = u32::try_from(packed.len() - PREFIX).expect("shorter than what was framed");
-    packed[0] = 1;
-    packed[1..PREFIX].copy_from_slice(&length.to_be_bytes());
-    packed.into()
-}
-
-/// Why a compressed message cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Undecodable {
-    /// It holds more than a message may have.
-    TooLarge,
-    /// It is not gzip.
-    Corrupt,
-}
-
-/// What gzip packed, at most `limit` bytes.
-pub fn decompress(packed: &[u8], limit: usize) -> Result<Bytes, Undecodable> {
-    let mut plain = Vec::with_capacity(packed.len().saturating_mul(2).min(limit));
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    GzDecoder::new(packed)
-        .take(most)
-        .read_to_end(&mut plain)
-        .map_err(|_| Undecodable::Corrupt)?;
-    if plain.len() > limit {
-        Err(Undecodable::TooLarge)
-    } else {
-        Ok(plain.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,31 +285,5 @@ mod tests {
             panic!("{decoder:?}")
         };
         assert!(buffer.capacity() <= 2 * TRUSTED);
-    }
-
-    #[test]
-    fn what_is_compressed_is_the_same_when_it_was_decompressed() {
-        let message = b"again and again and again and again and again and again and again".as_slice();
-        let framed = compress(frame(message));
-        assert!(framed.len() < message.len());
-        let mut decoder = Decoder::new(1000);
-        let found = items(&mut decoder, &framed, framed.len()).unwrap();
-        let [
-            Item::Message(Message {
-                compressed: true,
-                bytes,
-            }),
-        ] = found.as_slice()
-        else {
-            panic!("{found:?}")
-        };
-        assert_eq!(decompress(bytes, message.len()).unwrap(), message);
-        assert_eq!(decompress(bytes, message.len() - 1), Err(Undecodable::TooLarge));
-        assert_eq!(decompress(&bytes[..10], 1000), Err(Undecodable::Corrupt));
-    }
-
-    #[test]
-    fn what_would_not_get_shorter_is_left_alone() {
-        assert_eq!(compress(frame(b"x")), frame(b"x"));
     }
 }

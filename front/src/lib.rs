@@ -14,9 +14,12 @@ pub mod limits;
 pub mod listeners;
 pub mod metadata;
 pub mod metrics;
+pub mod packing;
 pub mod pool;
+pub mod request;
 pub mod server;
 pub mod tls;
+pub mod wire;
 
 #[cfg(feature = "python")]
 mod python;

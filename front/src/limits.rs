@@ -66,6 +66,11 @@ impl Load {
         self.calls.load(Relaxed)
     }
 
+    /// Streams and watches that are open.
+    pub fn streams(&self) -> usize {
+        self.open.load(Relaxed) + self.watches.load(Relaxed)
+    }
+
     /// Whether a message of this size may be answered now. One that comes alone may, whatever its size.
     pub fn has_room(&self, size: usize, limits: &Limits) -> bool {
         let others = self.bytes();

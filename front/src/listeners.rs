@@ -124,13 +124,19 @@ async fn next(listener: &Started) -> io::Result<Accepted> {
 
 async fn carry(accepted: Accepted, tls: Option<Arc<Reloading>>, shared: Arc<Shared>, phase: watch::Receiver<Phase>) {
     match (accepted, tls) {
-        (Accepted::Unix(stream), _) => connection::serve(Mended::new(stream), Peer::default(), shared, phase).await,
+        (Accepted::Unix(stream), _) => {
+            let peer = Peer {
+                uid: stream.peer_cred().ok().map(|credentials| credentials.uid()),
+                ..Peer::default()
+            };
+            connection::serve(Mended::new(stream), peer, shared, phase).await;
+        }
         (Accepted::Tcp(stream, address), tls) => {
             // Where it fails the connection is gone already, or slow.
             let _ = stream.set_nodelay(true);
             let mut peer = Peer {
                 address: address.ip().to_canonical().to_string(),
-                names: None,
+                ..Peer::default()
             };
             let Some(tls) = tls else {
                 return connection::serve(stream, peer, shared, phase).await;

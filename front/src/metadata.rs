@@ -1,8 +1,6 @@
-//! gRPC's headers: how they are written in HTTP/2.
+//! The metadata of answers: how it is written in HTTP/2.
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
-
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -10,107 +8,60 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-use crate::answer::{Answer, Pair};
+use crate::answer::{Answer, Pair, code};
+use crate::request::Encoding;
 
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+/// The content type.
+pub const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// How a message is compressed.
 pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// What may be used to compress.
 pub const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const OK: HeaderValue = HeaderValue::from_static("0");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 const ENCODINGS: HeaderValue = HeaderValue::from_static("identity,gzip");
+
+/// Names that no method may use: the front's, and those of HTTP/1, which HTTP/2 forbids.
+const OWN: [&str; 12] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "grpc-encoding",
+    "grpc-message",
+    "grpc-status",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// All but printable ASCII without `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Peers may pad or not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_encode_padding(false)
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A pair as HTTP/2 carries it; None where it cannot.
+/// A pair as HTTP/2 carries it; None where it cannot, or where the front itself says what the name means.
 pub fn pair(name: &str, value: &[u8]) -> Option<Pair> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    if OWN.contains(&name.as_str()) {
+        return None;
+    }
     let value = if name.as_str().ends_with("-bin") {
         HeaderValue::try_from(BASE64.encode(value)).ok()?
     } else {
         HeaderValue::from_bytes(value).ok()?
     };
     Some((name, value))
-}
-
-/// Whether the content type is gRPC's, with or without a format.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return false;
-    };
-    let rest = value.as_bytes().strip_prefix(GRPC.as_bytes());
-    matches!(rest.map(<[u8]>::first), Some(None | Some(b'+' | b';')))
-}
-
-/// A header is not what gRPC says it must be.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Malformed;
-
-/// How long the caller waits, None where it does not say.
-pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
-    headers
-        .get(GRPC_TIMEOUT)
-        .map(|value| parse_timeout(value.as_bytes()))
-        .transpose()
-}
-
-fn parse_timeout(value: &[u8]) -> Result<Duration, Malformed> {
-    let (unit, digits) = value.split_last().ok_or(Malformed)?;
-    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Malformed);
-    }
-    let number = digits
-        .iter()
-        .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-    Ok(match unit {
-        b'H' => Duration::from_secs(number * 3600),
-        b'M' => Duration::from_secs(number * 60),
-        b'S' => Duration::from_secs(number),
-        b'm' => Duration::from_millis(number),
-        b'u' => Duration::from_micros(number),
-        b'n' => Duration::from_nanos(number),
-        _ => return Err(Malformed),
-    })
-}
-
-/// How the messages of a call are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// Not.
-    Identity,
-    /// With gzip, those that say so.
-    Gzip,
-}
-
-/// Malformed where it is none of ours.
-pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Malformed> {
-    match headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(Encoding::Identity),
-        Some(b"gzip") => Ok(Encoding::Gzip),
-        Some(_) => Err(Malformed),
-    }
-}
-
-/// Whether the caller reads gzip.
-pub fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(GRPC_ACCEPT_ENCODING);
-    values
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .any(|one| one.trim() == "gzip")
 }
 
 /// The head of an answer that has messages.
@@ -163,7 +114,11 @@ pub fn not_grpc(status: StatusCode) -> Response<()> {
 }
 
 fn end(headers: &mut HeaderMap, answer: &Answer) {
-    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(answer.status)));
+    let status = match answer.status {
+        code::OK => OK,
+        status => u16::from(status).into(),
+    };
+    headers.insert(GRPC_STATUS, status);
     if !answer.details.is_empty() {
         let encoded = percent_encode(answer.details.as_bytes(), ENCODED).to_string();
         if let Ok(value) = HeaderValue::try_from(encoded) {
@@ -183,51 +138,6 @@ fn append(headers: &mut HeaderMap, pairs: &[Pair]) {
 mod tests {
     use super::*;
 
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
-    }
-
-    #[test]
-    fn a_timeout_has_up_to_eight_digits_and_a_unit() {
-        for (text, expected) in [
-            ("1H", Some(Duration::from_secs(3600))),
-            ("2M", Some(Duration::from_secs(120))),
-            ("99999999S", Some(Duration::from_secs(99_999_999))),
-            ("0m", Some(Duration::ZERO)),
-            ("20u", Some(Duration::from_micros(20))),
-            ("7n", Some(Duration::from_nanos(7))),
-            ("S", None),
-            ("123456789S", None),
-            ("-1S", None),
-            ("1s", None),
-            ("1", None),
-            ("1.5S", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                timeout(&headers("grpc-timeout", text)),
-                expected.map(Some).ok_or(Malformed),
-                "{text}"
-            );
-        }
-        assert_eq!(timeout(&HeaderMap::new()), Ok(None));
-    }
-
-    #[test]
-    fn grpc_is_told_by_its_content_type() {
-        for (text, expected) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;charset=utf-8", true),
-            ("application/grpc-web", false),
-            ("application/json", false),
-            ("", false),
-        ] {
-            assert_eq!(is_grpc(&headers("content-type", text)), expected, "{text}");
-        }
-        assert!(!is_grpc(&HeaderMap::new()));
-    }
-
     #[test]
     fn details_are_percent_encoded() {
         let told = trailers(&Answer::status(13, "50 % \u{fc}\n\u{1f600}~"));
@@ -241,17 +151,6 @@ mod tests {
         assert_eq!(pair("a", b"text").unwrap().1, "text");
         assert!(pair("a", b"two\nlines").is_none());
         assert!(pair("not a name", b"").is_none());
-    }
-
-    #[test]
-    fn compressions_other_than_gzip_are_not_known() {
-        assert_eq!(encoding(&HeaderMap::new()), Ok(Encoding::Identity));
-        assert_eq!(encoding(&headers("grpc-encoding", "gzip")), Ok(Encoding::Gzip));
-        assert_eq!(encoding(&headers("grpc-encoding", "br")), Err(Malformed));
-        assert!(accepts_gzip(&headers(
-            "grpc-accept-encoding",
-            "identity, deflate, gzip"
-        )));
-        assert!(!accepts_gzip(&headers("grpc-accept-encoding", "identity")));
+        assert!(pair("grpc-status", b"0").is_none());
     }
 }

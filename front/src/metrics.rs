@@ -62,6 +62,8 @@ pub struct Metrics {
     pub connections: AtomicU64,
     /// Calls that have begun.
     pub calls_begun: AtomicU64,
+    /// Requests that were no gRPC calls.
+    pub not_grpc: AtomicU64,
     /// Calls refused because a limit was reached.
     pub shed: AtomicU64,
     /// Bytes read, TLS taken off.

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::answer::{Answer, Code, Question, code};
-use crate::framing::{Message, Undecodable, compress, decompress};
+use crate::framing::Message;
 use crate::limits::{Held, Slot};
 use crate::metrics::{Metrics, add, inc};
+use crate::packing::{Undecodable, compress, decompress};
 use crate::server::Route;
 
 /// Counts a call when the last who works for it is done: the caller may be gone before the method returns.

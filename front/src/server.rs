@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::answer::{Answer, Identify, Kind, Method, Refusals};
+use crate::answer::{Answer, Host, Kind, Method, Refusals};
 use crate::limits::{Limits, Load};
 use crate::listeners::{self, Listener};
 use crate::metrics::{MethodMetrics, Metrics};
@@ -20,6 +20,8 @@ pub struct Route {
     pub name: String,
     /// How many messages travel.
     pub kind: Kind,
+    /// Whether the method reads what metadata a caller added.
+    pub wants_pairs: bool,
     /// Answers.
     pub method: Box<dyn Method>,
     /// Made at start.
@@ -38,8 +40,10 @@ impl fmt::Debug for Route {
 pub struct Shared {
     /// By name.
     pub routes: HashMap<String, Arc<Route>>,
-    /// Tells who called.
-    pub identify: Box<dyn Identify>,
+    /// Of the calls of all other methods.
+    pub unknown: MethodMetrics,
+    /// Where the methods live.
+    pub host: Box<dyn Host>,
     /// What a peer is told who may not call.
     pub foreign_peer: Answer,
     /// As set.

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from sark_pdp.interfaces import StoreStatistics
+from sark_pdp.observability.fronts import front_families
 from sark_pdp.observability.metrics import Metrics
 
 _CODE_NAMES = (
@@ -70,6 +71,7 @@ class _Exposition(Collector):
             self._decisions,
             self._evaluations,
             self._calls,
+            self._fronts,
             self._events,
             self._stores,
             self._bundles,
@@ -117,6 +119,9 @@ class _Exposition(Collector):
                     handled.add_metric([*values, code], count)
             handling.add_metric(values, *calls.seconds.cumulative())
         return [handled, handling]
+
+    def _fronts(self) -> list[Metric]:
+        return front_families(self._metrics.fronts())
 
     def _events(self) -> list[Metric]:
         activation = HistogramMetricFamily(

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from threading import Lock
 
+from msgspec import Struct
+
 from sark_pdp.model import Outcome, Seconds, Tier
 from sark_pdp.observability.instruments import Counter, Histogram
 
@@ -23,6 +25,36 @@ ACTIVATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _GRPC_CODES = 17
 """The gRPC status codes are numbered from 0 to 16."""
+
+
+class FrontReadings(Struct, frozen=True):
+    """What one front has on its hands, and what it did since the start."""
+
+    connections: int
+    """That are open."""
+    connections_accepted: int
+    connections_refused: int
+    """Too many at a time, or no handshake."""
+    calls_begun: int
+    calls_in_flight: int
+    """Of one message each way, that wait for an answer."""
+    streams: int
+    """Streams and watches that are open."""
+    not_grpc: int
+    """Requests that were no gRPC calls."""
+    bytes_in: int
+    bytes_out: int
+    """Without those of TLS."""
+    bytes_in_flight: int
+    """Of messages that are being received or answered."""
+    inline: int
+    """Messages answered on the front's own thread."""
+    pooled: int
+    """Messages that a thread of the pool took."""
+    pool_waited: float
+    """How long those waited for it, in seconds."""
+    pool_depth: int
+    """Messages that wait for it."""
 
 
 class CallMetrics:
@@ -61,6 +93,7 @@ class Metrics:
         self._evaluations: dict[str, tuple[Histogram, ...]] = {}
         self._decisions = [[0] * (max(Tier) + 1) for _ in range(max(Outcome) + 1)]
         self._readings: list[Callable[[], None]] = []
+        self._fronts: dict[str, Callable[[], FrontReadings]] = {}
         self.shed = Counter()
         """Calls refused because a limit was reached."""
         self.activation = Histogram(ACTIVATION_BUCKETS)
@@ -85,6 +118,10 @@ class Metrics:
                 self._calls[full_method] = CallMetrics(service, method, kind)
             return self._calls[full_method]
 
+    def other_calls(self) -> CallMetrics:
+        """Of all methods that are not served: what they are called is up to callers, and no label."""
+        return self.calls("/other/other", "unary")
+
     def decisions(self) -> list[tuple[Outcome, Tier, int]]:
         """How many decisions there were of each kind, zeros included."""
         return [(outcome, tier, self._decisions[outcome][tier]) for outcome in Outcome for tier in Tier]
@@ -100,6 +137,14 @@ class Metrics:
     def read_before_scrape(self, read: Callable[[], None]) -> None:
         """`read` brings in what is counted elsewhere; one thread at a time calls it, before what is here is read."""
         self._readings.append(read)
+
+    def read_front(self, name: str, read: Callable[[], FrontReadings]) -> None:
+        """A front tells what it counts when `read` is called; `name` is what it listens for: `grpc`, `admin`."""
+        self._fronts[name] = read
+
+    def fronts(self) -> list[tuple[str, FrontReadings]]:
+        """What each front tells now."""
+        return [(name, read()) for name, read in tuple(self._fronts.items())]
 
     def refresh(self) -> None:
         """Brings in what is counted elsewhere."""

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from sark_pdp._front import Front
 from sark_pdp.addresses import Address, TcpAddress, UnixAddress
 from sark_pdp.errors import StartError
 from sark_pdp.model import NO_DEADLINE, Origin, Seconds
-from sark_pdp.observability.metrics import CALL_BUCKETS, Metrics
+from sark_pdp.observability.metrics import CALL_BUCKETS, FrontReadings, Metrics
 from sark_pdp.transport.carrier import Limits
-from sark_pdp.transport.handler import Metadata, Method, Methods, Refusal
+from sark_pdp.transport.handler import Metadata, Method, Methods, Refusal, Status, wants_pairs
 from sark_pdp.transport.sockets import require_free
 from sark_pdp.transport.tls import FOREIGN_PEER, Tls, peer_identity
 
@@ -36,10 +38,14 @@ class FrontServer:
         self._tls = tls
         self._sockets: list[UnixAddress] = []
         self._front = Front(
-            [(name, method.kind.name, method, _refusals(method)) for name, method in methods.items()],
+            [
+                (name, method.kind.name, wants_pairs(method), method, _refusals(method))
+                for name, method in methods.items()
+            ],
             {
                 "metadata": Metadata,
                 "no_deadline": NO_DEADLINE,
+                "ok": Status.OK,
                 "origin": partial(_origin, () if tls is None else tls.allowed_sans),
                 "foreign_peer": FOREIGN_PEER,
                 "failed": _failed,
@@ -57,12 +63,14 @@ class FrontServer:
         self._threads += [
             threading.Thread(target=self._front.work, name=f"call_{number}", daemon=True) for number in range(_THREADS)
         ]
+        self._metrics = metrics
         kinds = {name: method.kind.value for name, method in methods.items()}
         metrics.read_before_scrape(_Reading(self._front, metrics, kinds))
 
     def listen(self, address: Address, setting: str, socket_mode: int = 0o600) -> Address:
         """Binds an address before the start; returns it with its real port. Raises StartError."""
         require_free(address, setting)
+        self._metrics.read_front(setting.removeprefix("listen."), self._readings)
         try:
             match address:
                 case UnixAddress(path):
@@ -94,6 +102,9 @@ class FrontServer:
         for address in self._sockets:
             address.path.unlink(missing_ok=True)
 
+    def _readings(self) -> FrontReadings:
+        return msgspec.convert(self._front.statistics(), FrontReadings)
+
     def _listen_tcp(self, host: str, port: int) -> int:
         """A name may stand for several addresses; with port 0 all get the one that the first was given."""
         tls = None
@@ -117,12 +128,13 @@ class _Reading:
         self._known: dict[str, tuple[list[int], list[int], float]] = {}
 
     def __call__(self) -> None:
-        shed = int(self._front.statistics()["shed"])
+        shed = self._front.statistics()["shed"]
         self._metrics.shed.value += shed - self._shed
         self._shed = shed
         for name, codes, buckets, seconds in self._front.calls():
             known_codes, known_buckets, known_seconds = self._known.get(name, ([0] * len(codes), [0] * len(buckets), 0))
-            self._metrics.calls(name, self._kinds[name]).add(
+            counted = self._metrics.calls(name, self._kinds[name]) if name else self._metrics.other_calls()
+            counted.add(
                 _difference(codes, known_codes), _difference(buckets, known_buckets), seconds - known_seconds
             )
             self._known[name] = (codes, buckets, seconds)
@@ -136,7 +148,9 @@ def _refusals(method: Method) -> dict[str, object]:
     return {reason.name: method.refusal(reason) for reason in Refusal}
 
 
-def _origin(allowed: tuple[str, ...], address: str, user_agent: str, names: Sequence[str] | None) -> Origin | None:
+def _origin(
+    allowed: tuple[str, ...], address: str, user_agent: str, names: Sequence[str] | None, _uid: int | None
+) -> Origin | None:
     """Called once for a connection and a user agent; None where the certificate's names are not allowed."""
     identity = "" if names is None else peer_identity(names, allowed)
     return None if identity is None else Origin(address, user_agent, identity)

@@ -55,6 +55,7 @@ class Metadata(Struct, frozen=True):
     deadline: Deadline = NO_DEADLINE
     origin: Origin = Origin()
     pairs: Pairs = ()
+    """What the caller added, and its `user-agent`; only for a method that wants it (`wants_pairs`)."""
 
 
 class Refusal(Enum):
@@ -95,6 +96,11 @@ class Method(Protocol):
 
     def refusal(self, reason: Refusal) -> Reply:
         """What to say without looking at the message."""
+
+
+def wants_pairs(method: Method) -> bool:
+    """Whether the method reads `Metadata.pairs`: one that says `wants_pairs = True`. Nobody else pays for them."""
+    return getattr(method, "wants_pairs", False)
 
 
 Methods = Mapping[str, Method]

@@ -15,7 +15,7 @@ from sark_pdp.interfaces import StoreStatistics
 from sark_pdp.model import Outcome, Seconds, Tier
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
 from sark_pdp.observability.instruments import Counter, Histogram
-from sark_pdp.observability.metrics import EVALUATION_BUCKETS, Metrics
+from sark_pdp.observability.metrics import EVALUATION_BUCKETS, FrontReadings, Metrics
 
 READINGS = Readings(
     stores=lambda: [StoreStatistics("l1", entries=3, capacity=10, hits=5, misses=7)],
@@ -112,6 +112,33 @@ def test_every_metric_is_exposed_under_its_name() -> None:
     assert [(name, labels, scraped(everything, name, **labels)) for name, labels, _ in expected] == expected
     assert scraped(everything, "process_resident_memory_bytes") is not None
     assert scraped(everything, "python_gc_collections_total", generation="0") is not None
+
+
+def test_what_a_front_tells_is_exposed_for_each_listener() -> None:
+    metrics = Metrics()
+    everything = registry(metrics, READINGS)
+    assert scraped(everything, "sark_front_connections", listener="grpc") is None
+    told = FrontReadings(*range(1, 13), 0.25, 14)
+    metrics.read_front("grpc", lambda: told)
+    metrics.read_front("admin", lambda: FrontReadings(*[0] * 14))
+    expected: list[tuple[str, float]] = [
+        ("sark_front_connections", 1),
+        ("sark_front_connections_accepted_total", 2),
+        ("sark_front_connections_refused_total", 3),
+        ("sark_front_calls_begun_total", 4),
+        ("sark_front_calls_in_flight", 5),
+        ("sark_front_open_streams", 6),
+        ("sark_front_foreign_requests_total", 7),
+        ("sark_front_received_bytes_total", 8),
+        ("sark_front_sent_bytes_total", 9),
+        ("sark_front_in_flight_bytes", 10),
+        ("sark_front_inline_answers_total", 11),
+        ("sark_front_pool_wait_seconds_count", 12),
+        ("sark_front_pool_wait_seconds_sum", 0.25),
+        ("sark_front_pool_depth", 14),
+    ]
+    assert [(name, scraped(everything, name, listener="grpc")) for name, _ in expected] == expected
+    assert {scraped(everything, name, listener="admin") for name, _ in expected} == {0}
 
 
 def test_a_dashboard_finds_the_bounds_that_it_asks_for() -> None:
