@@ -213,7 +213,7 @@ def test_a_few_large_records_fill_the_queue_as_many_small_ones_do(directory: Pat
         taken = 0
         while queue.put_nowait(a_record(size=MIB)):
             taken += 1
-        assert 8 <= taken <= 8 + 256
+        assert 4 <= taken <= 4 + 256
         assert queue.accepts() == (on_full == "drop")
         other.execute("ROLLBACK")
     wait_until(lambda: queue.statistics().queued == 0)
