@@ -8,8 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from uuid_utils import uuid7
-
 from sark_pdp.addresses import Address, UnixAddress
 from sark_pdp.audit.chain import read_key
 from sark_pdp.audit.off import NoTrail
@@ -18,18 +16,22 @@ from sark_pdp.audit.spool import Spool
 from sark_pdp.cache.memory import MemoryStore
 from sark_pdp.cache.tiers import CachedDecider
 from sark_pdp.decision.service import DecisionService
-from sark_pdp.engine.bundle import read_bundle
+from sark_pdp.engine.bundles.keeping import Keeper
+from sark_pdp.engine.bundles.manager import Bundles
+from sark_pdp.engine.bundles.reporting import Reporter
+from sark_pdp.engine.bundles.sources import FileSource, Source
+from sark_pdp.engine.bundles.supply import BundleOptions
 from sark_pdp.engine.evaluator import Evaluator
-from sark_pdp.engine.policies import BundleState, Policies
-from sark_pdp.engine.preparation import combine
+from sark_pdp.engine.policies import BundleState, LoadedPolicies, Policies
 from sark_pdp.engine.wasm.policy import Runtime
 from sark_pdp.errors import StartError
 from sark_pdp.interfaces import Decider, StoreStatistics
-from sark_pdp.model import DecisionId, LifecycleRecord, PolicyRevision, Seconds
+from sark_pdp.model import PolicyRevision, Seconds
+from sark_pdp.observability.bundles import BundleReading
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
 from sark_pdp.observability.http import ProbeListener
 from sark_pdp.observability.metrics import Metrics
-from sark_pdp.settings import Settings
+from sark_pdp.settings import BundleSettings, Settings
 from sark_pdp.transport import admin, ext_authz, health, native, reflection
 from sark_pdp.transport.carrier import Limits, server_kind
 from sark_pdp.transport.documents import Documents
@@ -38,6 +40,8 @@ from sark_pdp.transport.tls import Tls
 
 _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
 _ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16)
+_FILE_INTERVAL: Final = Seconds(1.0)
+_URL_INTERVAL: Final = Seconds(60.0)
 _LEAST_GRACE: Final = 1.0
 """Seconds that the audit trail gets to be flushed, however long the calls took."""
 
@@ -66,23 +70,22 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._bundle = settings.policy.bundles[0]
-        self._state = BundleState(self._bundle.name)
         self._running = ExitStack()
         self._missing: tuple[str, ...] = ()
         # All that has to finish before the end shares one grace; it begins with `stop`.
         self._grace_ends = 0.0
+        self._bundles: Bundles | None = None
         self.readiness = health.Readiness()
         self.listening: dict[str, list[Address]] = {}
         """By the key of the setting, with real ports; complete after the start."""
 
     @property
-    def revision(self) -> PolicyRevision:
-        """Of the active bundle."""
-        return PolicyRevision(self._state.revision or self._state.digest)
+    def revisions(self) -> tuple[PolicyRevision, ...]:
+        """Of the active bundles; those that are fetched may come after the start."""
+        return tuple(PolicyRevision(state.revision or state.digest) for state in self._states() if state.digest)
 
     def start(self) -> None:
-        """Returns when decisions are answered.
+        """Returns when decisions are answered, or as soon as bundles that have to be fetched are there.
 
         Raises StartError, BundleError or AuditError where it cannot be; nothing is left running then.
         """
@@ -98,6 +101,11 @@ class App:
         _log.info("stopping")
         self._close()
         _log.info("stopped")
+
+    def reload(self) -> None:
+        """Asks all sources of bundles now; returns at once."""
+        if self._bundles is not None:
+            self._bundles.ask_all_now()
 
     def _close(self) -> None:
         self._grace_ends = time.monotonic() + self._settings.shutdown.grace
@@ -123,13 +131,15 @@ class App:
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
         self._start_probes(metrics, audit, stores)
-        sources = admin.Sources(self.readiness, self._bundles, stores, audit.statistics, lambda: self._missing)
-        self._start_servers(self._methods(native_service, envoy_service, answers), admin.methods(sources), metrics)
-        self._activate(policies, metrics, audit)
-        # What was built so far lives as long as the process: the collector need not look at it again.
+        bundles = self._bundles = self._supplied(policies, Reporter(audit, metrics, self._on_active))
+        sources = admin.Sources(self.readiness, bundles.states, stores, audit.statistics, lambda: self._missing)
+        administration = admin.methods(sources, bundles.reload)
+        self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics)
+        # What was built so far lives as long as the process: the collector need not look at it again. Policies do not.
         gc.collect()
         gc.freeze()
-        self.readiness.set_serving()
+        self._running.callback(lambda: bundles.close(Seconds(_LEAST_GRACE)))
+        bundles.start()
 
     def _audit_trail(self) -> Trail:
         audit = self._settings.audit
@@ -178,8 +188,8 @@ class App:
             now = audit.statistics()
             return AuditReadings(now.queued, now.spool_bytes, now.dropped)
 
-        def bundles() -> list[tuple[str, str]]:
-            return [(state.name, state.revision or state.digest) for state in self._bundles() if state.digest]
+        def bundles() -> list[BundleReading]:
+            return [BundleReading(it.name, it.revision or it.digest, bool(it.error)) for it in self._states()]
 
         listener = ProbeListener(
             self._settings.listen.metrics,
@@ -216,23 +226,41 @@ class App:
             return None
         return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans)
 
-    def _activate(self, policies: Policies, metrics: Metrics, audit: Trail) -> None:
-        began = time.monotonic()
-        active = policies.activate(combine({self._bundle.name: read_bundle(self._bundle.path)}))
-        took = time.monotonic() - began
-        (bundle,) = active.bundles
-        self._state = BundleState(self._bundle.name, bundle.revision, bundle.digest)
-        metrics.activation.observe(took)
-        details = {"bundle": self._bundle.name, "revision": bundle.revision, "digest": bundle.digest}
-        audit.put_nowait(LifecycleRecord(DecisionId(str(uuid7())), time.time_ns(), "policy_activated", "low", details))
+    def _supplied(self, policies: Policies, reporter: Reporter) -> Bundles:
+        max_bytes = self._settings.limits.max_bundle_bytes
+        configured = [(_options(bundle), _source(bundle, max_bytes)) for bundle in self._settings.policy.bundles]
+        return Bundles(policies, configured, max_bytes, reporter)
+
+    def _on_active(self, active: LoadedPolicies) -> None:
         policy = self._settings.policy
         named = {"policy.entrypoint": policy.entrypoint, "policy.ext_authz_entrypoint": policy.ext_authz_entrypoint}
-        self._missing = tuple(
+        missing = tuple(
             f"{key} is {name}, which the bundle lacks" for key, name in named.items() if name not in active.names
         )
-        for problem in self._missing:
-            _log.warning(problem)
-        _log.info("a bundle is active", extra={**details, "entrypoints": active.names, "seconds": round(took, 3)})
+        for problem in missing:
+            if problem not in self._missing:
+                _log.warning(problem)
+        self._missing = missing
+        self.readiness.set_serving()
 
-    def _bundles(self) -> tuple[BundleState, ...]:
-        return (self._state,)
+    def _states(self) -> tuple[BundleState, ...]:
+        return () if self._bundles is None else self._bundles.states()
+
+
+def _options(bundle: BundleSettings) -> BundleOptions:
+    interval = bundle.poll_interval
+    if interval is None:
+        interval = _FILE_INTERVAL if bundle.url is None else _URL_INTERVAL
+    keeper = None if bundle.persist_dir is None else Keeper(bundle.persist_dir, bundle.name)
+    return BundleOptions(bundle.name, interval, bundle.long_poll, bundle.verification_key_file, keeper)
+
+
+def _source(bundle: BundleSettings, max_bytes: int) -> Source:
+    if bundle.path is not None:
+        return FileSource(bundle.path, max_bytes)
+    from sark_pdp.engine.bundles.http_source import HttpLocation, HttpSource
+
+    location = HttpLocation(
+        bundle.url or "", bundle.token_file, bundle.ca_file, bundle.client_cert_file, bundle.client_key_file
+    )
+    return HttpSource(location, max_bytes)

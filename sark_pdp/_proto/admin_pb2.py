@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sark/pdp/v1/admin.proto\x12\x0bsark.pdp.v1\"\x12\n\x10GetStatusRequest\"\xa8\x01\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12$\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x13.sark.pdp.v1.Bundle\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\"\n\x06\x63\x61\x63hes\x18\x04 \x03(\x0b\x32\x12.sark.pdp.v1.Cache\x12&\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x17.sark.pdp.v1.AuditTrail\"G\n\x06\x42undle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"V\n\x05\x43\x61\x63he\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x04\x12\x0c\n\x04hits\x18\x04 \x01(\x04\x12\x0e\n\x06misses\x18\x05 \x01(\x04\"d\n\nAuditTrail\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x05 \x01(\x04\x32\\\n\x0e\x41\x64ministration\x12J\n\tGetStatus\x12\x1d.sark.pdp.v1.GetStatusRequest\x1a\x1e.sark.pdp.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sark/pdp/v1/admin.proto\x12\x0bsark.pdp.v1\"\x12\n\x10GetStatusRequest\"#\n\x13ReloadBundleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x14ReloadBundleResponse\x12#\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x13.sark.pdp.v1.Bundle\"\xa8\x01\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12$\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x13.sark.pdp.v1.Bundle\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\"\n\x06\x63\x61\x63hes\x18\x04 \x03(\x0b\x32\x12.sark.pdp.v1.Cache\x12&\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x17.sark.pdp.v1.AuditTrail\"G\n\x06\x42undle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"V\n\x05\x43\x61\x63he\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x04\x12\x0c\n\x04hits\x18\x04 \x01(\x04\x12\x0e\n\x06misses\x18\x05 \x01(\x04\"d\n\nAuditTrail\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x05 \x01(\x04\x32\xb1\x01\n\x0e\x41\x64ministration\x12J\n\tGetStatus\x12\x1d.sark.pdp.v1.GetStatusRequest\x1a\x1e.sark.pdp.v1.GetStatusResponse\x12S\n\x0cReloadBundle\x12 .sark.pdp.v1.ReloadBundleRequest\x1a!.sark.pdp.v1.ReloadBundleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSTATUSREQUEST']._serialized_start=40
   _globals['_GETSTATUSREQUEST']._serialized_end=58
-  _globals['_GETSTATUSRESPONSE']._serialized_start=61
-  _globals['_GETSTATUSRESPONSE']._serialized_end=229
-  _globals['_BUNDLE']._serialized_start=231
-  _globals['_BUNDLE']._serialized_end=302
-  _globals['_CACHE']._serialized_start=304
-  _globals['_CACHE']._serialized_end=390
-  _globals['_AUDITTRAIL']._serialized_start=392
-  _globals['_AUDITTRAIL']._serialized_end=492
-  _globals['_ADMINISTRATION']._serialized_start=494
-  _globals['_ADMINISTRATION']._serialized_end=586
+  _globals['_RELOADBUNDLEREQUEST']._serialized_start=60
+  _globals['_RELOADBUNDLEREQUEST']._serialized_end=95
+  _globals['_RELOADBUNDLERESPONSE']._serialized_start=97
+  _globals['_RELOADBUNDLERESPONSE']._serialized_end=156
+  _globals['_GETSTATUSRESPONSE']._serialized_start=159
+  _globals['_GETSTATUSRESPONSE']._serialized_end=327
+  _globals['_BUNDLE']._serialized_start=329
+  _globals['_BUNDLE']._serialized_end=400
+  _globals['_CACHE']._serialized_start=402
+  _globals['_CACHE']._serialized_end=488
+  _globals['_AUDITTRAIL']._serialized_start=490
+  _globals['_AUDITTRAIL']._serialized_end=590
+  _globals['_ADMINISTRATION']._serialized_start=593
+  _globals['_ADMINISTRATION']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

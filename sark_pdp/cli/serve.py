@@ -38,15 +38,13 @@ def serve(loaded: Loaded) -> None:
 
     Serves decisions, Envoy's ext_authz, health and reflection on listen.grpc; metrics and probes on listen.metrics;
     administration on listen.admin. SIGTERM or SIGINT: no longer ready, calls finish within shutdown.grace, the audit
-    trail is flushed, exit code 0. Logs go to standard error.
+    trail is flushed, exit code 0. SIGHUP: bundles are looked for at once. Logs go to standard error.
     """
     settings = loaded.settings
     # Sockets and the spool are for this user alone until their own modes are set.
     os.umask(0o077)
     logging.configure(settings.log.level, settings.log.format, sys.stderr)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+    signals = _Signals()
     # gRPC's own log has another form, and a line for each caller that fails to shake hands. Read as it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from sark_pdp.app import App
@@ -54,7 +52,8 @@ def serve(loaded: Loaded) -> None:
     app = App(settings)
     app.start()
     _greet(app, settings.tls)
-    stop.wait()
+    while signals.wait_for_reload():
+        app.reload()
     code = 0
     try:
         app.stop()
@@ -65,10 +64,41 @@ def serve(loaded: Loaded) -> None:
     os._exit(code)
 
 
+class _Signals:
+    """SIGTERM and SIGINT end the process, SIGHUP reloads. Handlers run on the main thread, between any two steps of it.
+
+    So they only set what that thread looks at.
+    """
+
+    def __init__(self) -> None:
+        self._wake = threading.Event()
+        self._stopping = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._reload)
+
+    def wait_for_reload(self) -> bool:
+        """Waits for a signal; False where it is time to stop."""
+        self._wake.wait()
+        self._wake.clear()
+        return not self._stopping
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def _reload(self, *_: object) -> None:
+        self._wake.set()
+
+
 def _greet(app: "App", tls: TlsSettings) -> None:
     lines = [f"{key:<15} {', '.join(map(str, addresses))}" for key, addresses in sorted(app.listening.items())]
     command = shlex.join([sys.argv[0], "check", *_way(app.listening["listen.grpc"], tls), "--input", _QUESTION])
-    click.echo("\n".join([*lines, f"{'policy revision':<15} {app.revision}", "", "Try:", f"  {command}"]))
+    click.echo(
+        "\n".join(
+            [*lines, f"{'policy revision':<15} {', '.join(app.revisions) or 'none yet'}", "", "Try:", f"  {command}"]
+        )
+    )
 
 
 def _way(addresses: Sequence[Address], tls: TlsSettings) -> list[str]:

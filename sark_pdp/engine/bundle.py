@@ -5,7 +5,7 @@ The format is OPA's (https://www.openpolicyagent.org/docs/latest/management-bund
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sark_pdp.engine.archive import MAX_BYTES, Label, content_digest, read_packed, unpack
-from sark_pdp.engine.deltas import apply_delta, decode_delta, is_delta
+from sark_pdp.engine.deltas import Delta, apply_delta, decode_delta, is_delta
 from sark_pdp.engine.manifest import EVERYTHING, MANIFEST, Manifest, decode_manifest, file_name
 from sark_pdp.engine.roots import first_foreign, owns, steps_of
 from sark_pdp.engine.signatures import Keys, verify
@@ -81,20 +81,38 @@ class Bundle(Struct, frozen=True):
 
 
 def read_bundle(path: Path, *, max_bytes: int = MAX_BYTES, keys: Keys | None = None) -> Bundle:
-    """Reads a bundle of at most `max_bytes` unpacked bytes, as `bundle_of`."""
-    return bundle_of(path, read_packed(path, max_bytes), max_bytes=max_bytes, keys=keys)
+    """Reads one bundle from a file; see `read_archives`."""
+    return read_archives(path, [read_packed(path, max_bytes)], max_bytes=max_bytes, keys=keys)[0]
 
 
-def bundle_of(label: Label, packed: bytes, *, max_bytes: int = MAX_BYTES, keys: Keys | None = None) -> Bundle:
-    """Reads a bundle of at most `max_bytes` unpacked bytes that must be signed by one of `keys`, or not at all.
+def read_archives(
+    label: Label, archives: Sequence[bytes], *, max_bytes: int = MAX_BYTES, keys: Keys | None = None
+) -> tuple[Bundle, int]:
+    """Reads the last whole bundle among `archives`, and the deltas that follow it; and how many archives that are.
 
-    Entrypoints of a bundle without `metadata.sark` (one of plain `opa build -t wasm`) read everything, as do those of
-    a module whose digest is not the recorded one. Raises BundleError, one sentence that names file and fault.
+    Each may unpack to `max_bytes`, and must be signed by one of `keys`, or not at all. Raises BundleError, one sentence
+    that names file and fault.
     """
-    files = unpack(label, packed, max_bytes)
-    verify(label, files, keys)
-    if is_delta(files):
+    deltas: list[Delta] = []
+    digests: list[str] = []
+    for packed in reversed(archives):
+        files = unpack(label, packed, max_bytes)
+        verify(label, files, keys)
+        if not is_delta(files):
+            break
+        deltas.append(decode_delta(label, files))
+        digests.append(content_digest(files))
+    else:
         raise BundleError(f"bundle {label}: is a delta of data, and there is no whole bundle before it")
+    bundle = _whole(label, files, len(packed))
+    for delta, digest in zip(reversed(deltas), reversed(digests), strict=True):
+        bundle = _with_delta(bundle, label, delta, digest)
+    return bundle, 1 + len(deltas)
+
+
+def _whole(label: Label, files: Mapping[str, memoryview], size: int) -> Bundle:
+    """Entrypoints of a bundle without `metadata.sark` (one of plain `opa build -t wasm`) read everything, as do those
+    of a module whose digest is not the recorded one."""
     for name in files:
         if problem := _REFUSED.get(name.rpartition("/")[2]):
             raise BundleError(f"bundle {label}: {problem}")
@@ -109,7 +127,7 @@ def bundle_of(label: Label, packed: bytes, *, max_bytes: int = MAX_BYTES, keys: 
         roots=manifest.owned(),
         modules=modules,
         data=data,
-        size=len(packed),
+        size=size,
         stale=tuple(
             module.path
             for module in modules
@@ -119,26 +137,14 @@ def bundle_of(label: Label, packed: bytes, *, max_bytes: int = MAX_BYTES, keys: 
     )
 
 
-def with_delta(
-    bundle: Bundle, label: Label, packed: bytes, *, max_bytes: int = MAX_BYTES, keys: Keys | None = None
-) -> Bundle:
-    """The bundle after the delta that `packed` holds; `bundle` is of no use afterwards. Raises BundleError."""
-    files = unpack(label, packed, max_bytes)
-    verify(label, files, keys)
-    delta = decode_delta(label, files)
-    data = apply_delta(label, delta, bundle.manifest, bundle.data)
+def _with_delta(bundle: Bundle, label: Label, delta: Delta, digest: str) -> Bundle:
+    """The bundle after a delta whose files have this digest; `bundle` is of no use afterwards."""
     return replace(
         bundle,
         revision=delta.manifest.revision or bundle.revision,
-        digest=hashlib.sha256(f"{bundle.digest} {content_digest(files)}".encode()).hexdigest(),
-        data=data,
-        size=bundle.size + len(packed),
+        digest=hashlib.sha256(f"{bundle.digest} {digest}".encode()).hexdigest(),
+        data=apply_delta(label, delta, bundle.manifest, bundle.data),
     )
-
-
-def holds_delta(label: Label, packed: bytes, max_bytes: int) -> bool:
-    """Whether `packed` is a delta bundle. Raises BundleError where it is no archive."""
-    return is_delta(unpack(label, packed, max_bytes))
 
 
 def _manifest(label: Label, files: Mapping[str, memoryview]) -> Manifest:

@@ -138,6 +138,9 @@ def load_prepared(prepared: Prepared, runtime: Runtime, former: LoadedPolicies |
     As many instances are made as the former module of the same entrypoints has, so that no call pays for one. Raises
     BundleActivationError, and nothing is left of what was loaded.
     """
+    if not prepared.modules:
+        names = ", ".join(bundle.name for bundle in prepared.bundles)
+        raise BundleActivationError(f"no policy.wasm is in {names}: only data")
     entrypoints: dict[str, LoadedEntrypoint] = {}
     modules: dict[_ModuleKey, WasmPolicy] = {}
     data: dict[bytes, bytes] = {}

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sark_pdp.engine.archive import unpacked_size
-from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint, bundle_of, with_delta
+from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint, read_archives
 from sark_pdp.engine.roots import first_overlap
 from sark_pdp.engine.signatures import Keys
 from sark_pdp.errors import BundleActivationError, BundleError, BundleSignatureError, BundleSizeError
@@ -41,18 +42,10 @@ class Content(Struct, frozen=True):
     """As it is configured."""
     label: str
     """What messages call it."""
-    packed: bytes
-    """The archive of the whole bundle."""
-    deltas: tuple[bytes, ...] = ()
-    """The archives of what was changed since, in order."""
+    archives: tuple[bytes, ...]
+    """A whole bundle and the deltas since. The last may be either: where it is whole, it replaces the others."""
     keys: Keys | None = None
     """One of these must have signed each archive; None: they must be unsigned."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over all archives, in hex."""
-        digests = [sha256(packed).digest() for packed in (self.packed, *self.deltas)]
-        return sha256(b"".join(digests)).hexdigest()
 
 
 class PreparedBundle(Struct, frozen=True):
@@ -61,6 +54,8 @@ class PreparedBundle(Struct, frozen=True):
     name: str
     revision: str
     digest: str
+    archives: int = 1
+    """How many of the last archives it is made of."""
 
 
 class PreparedEntrypoint(Struct, frozen=True):
@@ -114,9 +109,9 @@ class _Done(Struct, frozen=True, tag=True):
 def prepare(contents: Sequence[Content], max_bytes: int) -> Prepared:
     """Reads, verifies and puts together these bundles, in a child process where they are large.
 
-    `max_bytes` is the most that each may unpack to. Raises BundleError, and OSError where the child failed.
+    `max_bytes` is the most that each archive may unpack to. Raises BundleError, and OSError where the child failed.
     """
-    total = sum(unpacked_size(packed) for content in contents for packed in (content.packed, *content.deltas))
+    total = sum(unpacked_size(packed) for content in contents for packed in content.archives)
     if total > _INLINE_BYTES:
         return _prepare_in_child(_Order(tuple(contents), max_bytes))
     return prepare_here(contents, max_bytes)
@@ -124,7 +119,13 @@ def prepare(contents: Sequence[Content], max_bytes: int) -> Prepared:
 
 def prepare_here(contents: Sequence[Content], max_bytes: int) -> Prepared:
     """The same in this process."""
-    return combine({content.name: _read(content, max_bytes) for content in contents})
+    read = {
+        content.name: read_archives(content.label, content.archives, max_bytes=max_bytes, keys=content.keys)
+        for content in contents
+    }
+    prepared = combine({name: bundle for name, (bundle, _) in read.items()})
+    bundles = tuple(replace(bundle, archives=read[bundle.name][1]) for bundle in prepared.bundles)
+    return replace(prepared, bundles=bundles)
 
 
 def combine(bundles: Mapping[str, Bundle]) -> Prepared:
@@ -135,8 +136,6 @@ def combine(bundles: Mapping[str, Bundle]) -> Prepared:
             f"the bundles {one} and {other} both own {root or 'all data'}: "
             "give them roots in .manifest that do not overlap"
         )
-    if not any(bundle.modules for bundle in bundles.values()):
-        raise BundleError(f"no policy.wasm is in {', '.join(bundles)}: only data")
     first, *others = bundles.values()
     data = first.data
     for bundle in others:
@@ -163,13 +162,6 @@ class _Canonical:
         if projection.paths not in self._known:
             self._known[projection.paths] = _canonical(projection.project(self._data))
         return self._known[projection.paths]
-
-
-def _read(content: Content, max_bytes: int) -> Bundle:
-    bundle = bundle_of(content.label, content.packed, max_bytes=max_bytes, keys=content.keys)
-    for delta in content.deltas:
-        bundle = with_delta(bundle, content.label, delta, max_bytes=max_bytes, keys=content.keys)
-    return bundle
 
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

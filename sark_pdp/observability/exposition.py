@@ -10,13 +10,13 @@ from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
-    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
 
 from sark_pdp.interfaces import StoreStatistics
 from sark_pdp.observability.fronts import front_families
+from sark_pdp.observability.bundles import BundleReading
 from sark_pdp.observability.metrics import Metrics
 
 _CODE_NAMES = (
@@ -44,8 +44,7 @@ class Readings(Struct, frozen=True):
     """What is asked of other parts on each scrape; each callable is quick and thread-safe."""
 
     stores: Callable[[], Iterable[StoreStatistics]]
-    bundles: Callable[[], Iterable[tuple[str, str]]]
-    """Name and revision of each active bundle."""
+    bundles: Callable[[], Iterable[BundleReading]]
     audit: Callable[[], AuditReadings]
 
 
@@ -144,10 +143,7 @@ class _Exposition(Collector):
         return [hits, misses, entries]
 
     def _bundles(self) -> list[Metric]:
-        family = InfoMetricFamily("sark_bundle", "The active policy bundles.", labels=[])
-        for name, revision in self._readings.bundles():
-            family.add_metric([], {"name": name, "revision": revision})
-        return [family]
+        return self._metrics.bundles.families(self._readings.bundles())
 
     def _audit(self) -> list[Metric]:
         audit = self._readings.audit()

@@ -6,6 +6,7 @@ from threading import Lock
 from msgspec import Struct
 
 from sark_pdp.model import Outcome, Seconds, Tier
+from sark_pdp.observability.bundles import BundleMetrics
 from sark_pdp.observability.instruments import Counter, Histogram
 
 EVALUATION_BUCKETS = (
@@ -96,6 +97,7 @@ class Metrics:
         self._fronts: dict[str, Callable[[], FrontReadings]] = {}
         self.shed = Counter()
         """Calls refused because a limit was reached."""
+        self.bundles = BundleMetrics()
         self.activation = Histogram(ACTIVATION_BUCKETS)
         """Seconds from reading a bundle to its first answer."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
+from sark_pdp.settings.bundles import problem_of
 from sark_pdp.settings.schema import Settings
 from sark_pdp.settings.units import format_size
 
@@ -16,7 +17,8 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_files(settings, origins)
     _check_tls(settings, origins)
     _check_listeners(settings, origins)
-    _check_bundles(settings, origins)
+    if problem := problem_of(settings.policy.bundles, packed=origins["policy.bundles"] == "default"):
+        raise _wrong(f"policy.bundles{problem.at}", problem.value, origins["policy.bundles"], problem.text)
     _check_audit(settings, origins)
 
 
@@ -75,18 +77,6 @@ def _check_listeners(settings: Settings, origins: Mapping[str, str]) -> None:
             origins["listen.admin"],
             "is TCP without mTLS; set tls.client_ca_file, or expected unix:///path",
         )
-
-
-def _check_bundles(settings: Settings, origins: Mapping[str, str]) -> None:
-    bundles, origin = settings.policy.bundles, origins["policy.bundles"]
-    if not bundles:
-        raise _wrong("policy.bundles", "[]", origin, "is empty; expected at least one bundle")
-    if len(bundles) > 1:
-        names = [bundle.name for bundle in bundles]
-        raise _wrong("policy.bundles", str(names), origin, "names more than one bundle; expected one that holds all")
-    (bundle,) = bundles
-    if origin != "default" and not os.access(bundle.path, os.R_OK):
-        raise _wrong("policy.bundles[0].path", f"'{bundle.path}'", origin, "cannot be read; expected a bundle")
 
 
 def _check_audit(settings: Settings, origins: Mapping[str, str]) -> None:

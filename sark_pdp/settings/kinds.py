@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -60,7 +60,7 @@ def kind_of(annotation: Any) -> Kind:
         return _choice(get_args(annotation))
     if get_origin(annotation) is tuple:
         return _list(get_args(annotation)[0])
-    if get_origin(annotation) is UnionType and NoneType in get_args(annotation):
+    if get_origin(annotation) in {Union, UnionType} and NoneType in get_args(annotation):
         return _optional(kind_of(get_args(annotation)[0]))
     raise TypeError(f"no setting can have the type {annotation!r}")
 
@@ -184,7 +184,7 @@ def _limited(inner: Kind, meta: Meta) -> Kind:
         }
 
     def check(raw: Any, value: Any) -> Any:
-        if (
+        if value is not None and (
             (meta.ge is not None and value < meta.ge)
             or (meta.gt is not None and value <= meta.gt)
             or (meta.le is not None and value > meta.le)
@@ -236,22 +236,30 @@ def _element(inner: Kind, index: int, item: Any) -> Any:
 
 
 def _record(struct: type[Struct]) -> Kind:
-    """A mapping with the fields of `struct`, all of them required."""
+    """A mapping with the fields of `struct`; one that has its default may be left out, and is not shown."""
     fields = {name: kind_of(hint) for name, hint in get_type_hints(struct, include_extras=True).items()}
-    expected = "a mapping with " + " and ".join(fields)
+    defaults = {field.name: field.default for field in msgspec.structs.fields(struct) if not field.required}
+    required = [name for name in fields if name not in defaults]
+    expected = "a mapping with " + " and ".join(required) + (f", and maybe {', '.join(defaults)}" if defaults else "")
 
     def read(raw: Any) -> Any:
         if type(raw) is not dict:
             raise UnusableValueError(raw, "is not a mapping", expected)
-        if set(raw) != set(fields):
-            odd = ", ".join(str(name) for name in raw if name not in fields)
+        odd = ", ".join(str(name) for name in raw if name not in fields)
+        if odd or not set(raw).issuperset(required):
             raise UnusableValueError(raw, f"has the unknown {odd}" if odd else "is incomplete", expected)
-        return struct(**{name: _member(kind, name, raw[name]) for name, kind in fields.items()})
+        return struct(**{name: _member(fields[name], name, value) for name, value in raw.items()})
+
+    def show(value: Struct) -> Any:
+        given = {name: getattr(value, name) for name in fields}
+        return {
+            name: fields[name].show(each) for name, each in given.items() if name in required or each != defaults[name]
+        }
 
     schema = {
         "type": ["object"],
         "properties": {name: kind.schema for name, kind in fields.items()},
-        "required": list(fields),
+        "required": required,
         "additionalProperties": False,
     }
     return Kind(
@@ -259,7 +267,7 @@ def _record(struct: type[Struct]) -> Kind:
         schema,
         read,
         read_text=read,
-        show=lambda value: {name: kind.show(getattr(value, name)) for name, kind in fields.items()},
+        show=show,
     )
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 import sark_pdp
 from sark_pdp.addresses import TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
+from sark_pdp.model import Seconds
 from sark_pdp.settings.checks import check
 from sark_pdp.settings.keys import Key, all_keys, build
 from sark_pdp.settings.kinds import UnusableValueError
@@ -140,7 +141,7 @@ def _derive(values: dict[str, Any], given: Mapping[str, _Source], environ: Mappi
         listening = TcpAddress(_EVERYWHERE.get(listening.host, listening.host), listening.port)
     derived = {
         "listen.admin": UnixAddress(run_dir / "admin.sock"),
-        "policy.bundles": (BundleSettings(name="default", path=default_bundle()),),
+        "policy.bundles": (BundleSettings(name="default", path=default_bundle(), poll_interval=Seconds(0.0)),),
         "audit.spool_dir": state_dir / "audit",
         "audit.source_name": socket.gethostname(),
         "address": listening,

@@ -43,10 +43,31 @@ class ListenSettings(Struct, frozen=True, kw_only=True):
 
 
 class BundleSettings(Struct, frozen=True, kw_only=True):
-    """One policy bundle."""
+    """One policy bundle, from a `path` or a `url`."""
 
     name: Annotated[str, Meta(description="How status and metrics call it.")]
-    path: Annotated[Path, Meta(description="The bundle's `.tar.gz` file.")]
+    path: Annotated[Path | None, Meta(description="The bundle's `.tar.gz` file, or a folder with its files.")] = None
+    url: Annotated[str | None, Meta(description="Where to fetch it, `http:` or `https:`, as OPA does.")] = None
+    poll_interval: Annotated[
+        Seconds | None,
+        Meta(
+            description="How often it is looked at; 0: only when told to. Default: 1s for a path, 60s for a url.", ge=0
+        ),
+    ] = None
+    long_poll: Annotated[
+        Seconds, Meta(description="How long the server may hold a question back until there is news.", ge=0, le=3600)
+    ] = Seconds(0.0)
+    token_file: Annotated[Path | None, Meta(description="A bearer token, read for each request.")] = None
+    ca_file: Annotated[Path | None, Meta(description="Authorities of the server, PEM.")] = None
+    client_cert_file: Annotated[Path | None, Meta(description="This client's certificate chain, PEM.")] = None
+    client_key_file: Annotated[Path | None, Meta(description="Its private key, PEM.")] = None
+    verification_key_file: Annotated[
+        Path | None,
+        Meta(description="What the bundle must be signed with: PEM, a secret, or OPA's `keys` as JSON."),
+    ] = None
+    persist_dir: Annotated[
+        Path | None, Meta(description="Folder of the last good bundle, with which a sidecar starts offline.")
+    ] = None
 
 
 class PolicySettings(Struct, frozen=True, kw_only=True):
@@ -54,7 +75,10 @@ class PolicySettings(Struct, frozen=True, kw_only=True):
 
     bundles: Annotated[
         tuple[BundleSettings, ...],
-        _derived("The bundle to load: a list of one.", "the bundle that is packed with this program"),
+        _derived(
+            "The bundles to load, with roots that do not overlap; docs/bundles.md tells of each key.",
+            "the bundle that is packed with this program",
+        ),
     ]
     entrypoint: Annotated[str, Meta(description="Asked where a request names no policy.")] = "sark/mcp/decision"
     ext_authz_entrypoint: Annotated[str, Meta(description="Asked for each call of Envoy's ext_authz.")] = (
@@ -128,6 +152,9 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     )
     max_input_bytes: Annotated[Bytes, Meta(description="One input document.", ge=1)] = Bytes(2**20)
     in_flight_bytes: Annotated[Bytes, Meta(description="All messages being answered.", ge=1)] = Bytes(2**24)
+    max_bundle_bytes: Annotated[Bytes, Meta(description="One bundle, packed or unpacked.", ge=2**10, le=2**32 - 1)] = (
+        Bytes(2**27)
+    )
     wasm_memory: Annotated[Bytes, Meta(description="Memory of one policy instance.", ge=2**17, le=2**32)] = Bytes(2**26)
     max_concurrent: Annotated[
         int, Meta(description="Calls being answered; on grpcio no more than 64 of them streams and watches.", ge=1)

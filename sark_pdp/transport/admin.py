@@ -5,7 +5,15 @@ from typing import Final
 
 from msgspec import Struct
 
-from sark_pdp._proto.admin_pb2 import AuditTrail, Bundle, Cache, GetStatusRequest, GetStatusResponse
+from sark_pdp._proto.admin_pb2 import (
+    AuditTrail,
+    Bundle,
+    Cache,
+    GetStatusRequest,
+    GetStatusResponse,
+    ReloadBundleRequest,
+    ReloadBundleResponse,
+)
 from sark_pdp.audit.statistics import Statistics
 from sark_pdp.engine.policies import BundleState
 from sark_pdp.interfaces import StoreStatistics
@@ -41,7 +49,7 @@ class GetStatus(NativeMethod):
         audit = sources.audit()
         return GetStatusResponse(
             serving=not sources.readiness.problem,
-            bundles=[Bundle(name=b.name, revision=b.revision, digest=b.digest, error=b.error) for b in bundles],
+            bundles=[_told(state) for state in bundles],
             problems=[*_problems(sources.readiness, bundles, audit), *(f"{text}." for text in sources.warnings())],
             caches=[
                 Cache(name=s.name, entries=s.entries, capacity=s.capacity, hits=s.hits, misses=s.misses)
@@ -68,6 +76,22 @@ def _problems(readiness: Readiness, bundles: Iterable[BundleState], audit: Stati
     return problems
 
 
-def methods(sources: Sources) -> dict[str, Method]:
-    """The methods of the service by full name."""
-    return {f"/{SERVICE}/GetStatus": GetStatus(sources)}
+class ReloadBundle(NativeMethod):
+    """Looks for a bundle now, and answers when it is active or refused."""
+
+    def __init__(self, reload: Callable[[str], BundleState]) -> None:
+        self._reload = reload
+
+    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
+        del metadata
+        state = self._reload(parsed(ReloadBundleRequest, message).name)
+        return ReloadBundleResponse(bundle=_told(state)).SerializeToString()
+
+
+def _told(state: BundleState) -> Bundle:
+    return Bundle(name=state.name, revision=state.revision, digest=state.digest, error=state.error)
+
+
+def methods(sources: Sources, reload: Callable[[str], BundleState]) -> dict[str, Method]:
+    """The methods of the service by full name; `reload` raises RequestError for a bundle that is not configured."""
+    return {f"/{SERVICE}/GetStatus": GetStatus(sources), f"/{SERVICE}/ReloadBundle": ReloadBundle(reload)}

@@ -13,13 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sark_pdp.interfaces import StoreStatistics
 from sark_pdp.model import Outcome, Seconds, Tier
+from sark_pdp.observability.bundles import BundleReading
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
 from sark_pdp.observability.instruments import Counter, Histogram
 from sark_pdp.observability.metrics import EVALUATION_BUCKETS, FrontReadings, Metrics
 
 READINGS = Readings(
     stores=lambda: [StoreStatistics("l1", entries=3, capacity=10, hits=5, misses=7)],
-    bundles=lambda: [("default", "r1")],
+    bundles=lambda: [BundleReading("default", "r1", failing=False)],
     audit=lambda: AuditReadings(queue_depth=2, spool_bytes=4096, dropped=1),
 )
 

@@ -76,10 +76,10 @@ class Modules:
 
     def _kept(self, folder: Path, wasm: bytes, digest: str) -> wasmtime.Module:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_own(folder)
+        require_own(folder)
         file = folder / f"{digest}.cwasm"
         if file.exists():
-            _require_own(file)
+            require_own(file)
             # Another version of wasmtime, or a damaged file: it is made anew.
             with contextlib.suppress(wasmtime.WasmtimeError):
                 module = wasmtime.Module.deserialize_file(self._engine, str(file))
@@ -107,7 +107,7 @@ def compiled(engine: wasmtime.Engine, wasm: bytes) -> wasmtime.Module:
         raise BundleError("the module is not valid WebAssembly") from error
 
 
-def _require_own(path: Path) -> None:
+def require_own(path: Path) -> None:
     found = path.stat()
     if found.st_uid != os.geteuid() or found.st_mode & _FOREIGN_WRITERS:
         raise PermissionError(f"{path} must belong to this user and be writable by nobody else")

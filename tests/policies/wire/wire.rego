@@ -70,7 +70,7 @@ clock := {"allow": true, "now": time.now_ns()}
 # entrypoint: true
 other := true if input.salt > 0
 
-else := endless
+else := endless if input.salt
 
 # METADATA
 # entrypoint: true

@@ -1,0 +1,117 @@
+"""Where bundles come from. A source tells what is there now; what becomes of it is not its business."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from sark_pdp.engine.archive import pack_archive, read_packed
+from sark_pdp.errors import BundleError, BundleSizeError, BundleSourceError
+from sark_pdp.model import Seconds
+
+
+class Versions(Struct, frozen=True):
+    """What was delivered before, in the source's own words; empty: nothing."""
+
+    active: str = ""
+    seen: str = ""
+    """The last, whether it could be activated or not."""
+    whole: bool = False
+    """Ask for a whole bundle: no more deltas are taken."""
+
+
+class Delivery(Struct, frozen=True):
+    """A bundle, or a delta of one."""
+
+    packed: bytes
+    version: str
+    """Empty where the source does not know."""
+
+
+class InterruptedFetchError(Exception):
+    """`interrupt` was called."""
+
+
+class Source(Protocol):
+    """One place that a bundle comes from. One thread fetches, any thread interrupts."""
+
+    label: str
+    """What messages call it."""
+
+    def fetch(self, known: Versions, wait: Seconds) -> Delivery | None:
+        """What is there now; None where it is what is known.
+
+        With `wait` above zero it may take as long to see whether something changes. Raises BundleError, and
+        InterruptedFetchError.
+        """
+
+    def interrupt(self) -> None:
+        """Ends a fetch that waits."""
+
+
+class FileSource:
+    """An archive, or a folder with the files of a bundle; looked at, and read where it changed."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.label = str(path)
+        self._path = path
+        self._max_bytes = max_bytes
+
+    def fetch(self, known: Versions, wait: Seconds) -> Delivery | None:
+        """Never waits."""
+        del wait
+        try:
+            version = self._version()
+            if version == known.seen:
+                return None
+            packed = self._packed()
+            # Changed while it was read: what was read may be half of the one and half of the other.
+            return Delivery(packed, version if version == self._version() else "")
+        except FileNotFoundError:
+            raise BundleSourceError(f"bundle {self.label}: there is no such file") from None
+        except OSError as error:
+            raise BundleSourceError(f"bundle {self.label}: cannot be read: {error.strerror or error}") from None
+
+    def interrupt(self) -> None:
+        """There is nothing that waits."""
+
+    def _version(self) -> str:
+        if not self._path.is_dir():
+            return _mark(self._path)
+        marks = "\n".join(f"{name} {_mark(file)}" for name, file in _files(self._path))
+        return hashlib.sha256(marks.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _packed(self) -> bytes:
+        if not self._path.is_dir():
+            return read_packed(self._path, self._max_bytes)
+        files: dict[str, bytes] = {}
+        left = self._max_bytes
+        for name, file in _files(self._path):
+            with file.open("rb") as opened:
+                files[name] = opened.read(left + 1)
+            left -= len(files[name])
+            if left < 0:
+                raise BundleSizeError(f"bundle {self.label}: is larger than the {self._max_bytes} bytes allowed")
+        try:
+            return pack_archive(files, level=1)
+        except ValueError as error:
+            raise BundleError(f"bundle {self.label}: cannot be packed: {error}") from None
+
+
+def _mark(file: Path) -> str:
+    """Changes with each change of the file, and where another takes its place."""
+    found = file.stat()
+    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names and paths in a fixed order; what begins with `..` is how a mounted ConfigMap keeps its contents."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".."))
+        for name in sorted(names):
+            file = Path(parent) / name
+            if not name.startswith("..") and file.is_file():
+                yield file.relative_to(folder).as_posix(), file
