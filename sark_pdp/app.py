@@ -208,7 +208,8 @@ class App:
         server = make_server(decisions, grpc_limits, metrics, tls)
         self._running.callback(lambda: server.stop(self._grace()))
         self.listening["listen.grpc"] = [
-            server.listen(address, "listen.grpc", settings.listen.socket_mode) for address in settings.listen.grpc
+            server.listen(address, "listen.grpc", settings.listen.socket_mode, settings.listen.socket_owner)
+            for address in settings.listen.grpc
         ]
         address = settings.listen.admin
         if isinstance(address, UnixAddress):

@@ -84,6 +84,8 @@ class Origin(Struct, frozen=True):
     user_agent: str = ""
     identity: str = ""
     """The verified identity of the peer: a SAN of its certificate."""
+    uid: int | None = None
+    """Of the process at the other end of a Unix socket, as the kernel tells; no name, so that it is not taken for one."""
 
 
 class Request(Struct, frozen=True):

@@ -6,8 +6,8 @@ mod seam;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
@@ -31,6 +31,7 @@ type GivenMethod<'py> = (String, String, bool, Bound<'py, PyAny>, Bound<'py, PyD
 struct Front {
     server: Server,
     seam: Arc<Seam>,
+    tls: Mutex<Option<Arc<Reloading>>>,
 }
 
 #[pymethods]
@@ -49,6 +50,7 @@ impl Front {
             no_deadline: of(seam, "no_deadline")?,
             ok: of(seam, "ok")?,
             failed: of(seam, "failed")?,
+            reloaded: of(seam, "reloaded")?,
             moment: (Instant::now(), monotonic),
         });
         let mut routes = HashMap::new();
@@ -79,10 +81,12 @@ impl Front {
         Ok(Self {
             server: Server::new(shared),
             seam: held,
+            tls: Mutex::default(),
         })
     }
 
-    /// Listens on an IP address; gives the port. `tls` is certificate, key and authority; raises OSError.
+    /// Listens on an IP address; gives the port. `tls` is certificate, key and authority, always the same; raises
+    /// OSError.
     #[pyo3(signature = (address, port, tls=None))]
     fn listen_tcp(&self, address: &str, port: u16, tls: Option<(PathBuf, PathBuf, Option<PathBuf>)>) -> PyResult<u16> {
         let ip = address
@@ -90,10 +94,7 @@ impl Front {
             .map_err(|_| PyValueError::new_err(format!("{address} is no IP address")))?;
         let tls = match tls {
             None => None,
-            Some((cert, key, client_ca)) => Some(Arc::new(Reloading::new(
-                Files { cert, key, client_ca },
-                self.reloaded(),
-            )?)),
+            Some((cert, key, client_ca)) => Some(self.reloading(Files { cert, key, client_ca })?),
         };
         let (listener, bound) = Listener::tcp(SocketAddr::new(ip, port), tls)?;
         self.server.add(listener);
@@ -174,13 +175,17 @@ impl Front {
 }
 
 impl Front {
-    fn reloaded(&self) -> Box<dyn Fn(Result<(), String>) + Send + Sync> {
+    /// One for all addresses, so that a change is told once.
+    fn reloading(&self, files: Files) -> std::io::Result<Arc<Reloading>> {
+        let mut shared = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reloading) = &*shared {
+            return Ok(Arc::clone(reloading));
+        }
         let seam = Arc::clone(&self.seam);
-        Box::new(move |result| {
-            if let Err(reason) = result {
-                Python::attach(|py| seam.tell(py, "tls", PyValueError::new_err(reason)));
-            }
-        })
+        let told = move |result: Result<(), String>| Python::attach(|py| seam.tell_reloaded(py, result.err()));
+        let made = Arc::new(Reloading::new(files, Box::new(told))?);
+        *shared = Some(Arc::clone(&made));
+        Ok(made)
     }
 }
 

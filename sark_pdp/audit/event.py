@@ -73,7 +73,7 @@ class Event(Struct, frozen=True, gc=False):
     user_agent: str | None
     request_id: str | None
     details: dict[str, Json]
-    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, and input, the input as the policy saw it."""
+    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, peer_uid, and input, the input as the policy saw it."""
 
 
 class _Details(Struct, frozen=True, gc=False):
@@ -85,6 +85,7 @@ class _Details(Struct, frozen=True, gc=False):
     latency_ns: int
     action: str | UnsetType
     peer: str | UnsetType
+    peer_uid: int | UnsetType
     input: Document
 
 
@@ -120,6 +121,7 @@ class Payloads:
             record.latency_ns,
             UNSET if subjects.action is None else subjects.action,
             origin.identity or UNSET,
+            UNSET if origin.uid is None else origin.uid,
             decision.projected,
         )
         return Event(
@@ -233,8 +235,11 @@ def _filtered(record: FilterRecord, subjects: Subjects) -> tuple[Outcome, dict[s
     }
     if subjects.action is not None:
         details["action"] = subjects.action
-    if record.requests[0].origin.identity:
-        details["peer"] = record.requests[0].origin.identity
+    origin = record.requests[0].origin
+    if origin.identity:
+        details["peer"] = origin.identity
+    if origin.uid is not None:
+        details["peer_uid"] = origin.uid
     details["input"] = {key: value for key, value in common.items() if key != field}
     details["resources"] = resources
     first = (o for o in (Outcome.ALLOW, Outcome.ERROR, Outcome.DENY) if o in outcomes)

@@ -39,6 +39,13 @@ class ListenSettings(Struct, frozen=True, kw_only=True):
     socket_mode: Annotated[FileMode, Meta(description="Permission bits of the Unix sockets of `listen.grpc`.")] = (
         FileMode(0o660)
     )
+    socket_owner: Annotated[
+        str | None,
+        Meta(
+            description="Whose the Unix sockets of `listen.grpc` are: `user`, `user:group` or `:group`, "
+            "by name or number. Without it, of the process."
+        ),
+    ] = None
     insecure: Annotated[bool, Meta(description="Allows `listen.grpc` outside loopback without TLS.")] = False
 
 

@@ -27,7 +27,9 @@ class Limits(Struct, frozen=True):
 class Server(Protocol):
     """One server on any number of addresses."""
 
-    def listen(self, address: Address, setting: str, socket_mode: int = 0o600) -> Address:
+    def listen(
+        self, address: Address, setting: str, socket_mode: int = 0o600, socket_owner: str | None = None
+    ) -> Address:
         """Binds an address before the start; returns it with its real port. Raises StartError."""
 
     def start(self) -> None:

@@ -16,7 +16,7 @@ from sark_pdp.model import NO_DEADLINE, Origin, Seconds
 from sark_pdp.observability.metrics import CALL_BUCKETS, FrontReadings, Metrics
 from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.handler import Metadata, Method, Methods, Refusal, Status, wants_pairs
-from sark_pdp.transport.sockets import require_free
+from sark_pdp.transport.sockets import give_away, require_free
 from sark_pdp.transport.tls import FOREIGN_PEER, Tls, peer_identity
 
 _THREADS: Final = 4
@@ -49,6 +49,7 @@ class FrontServer:
                 "origin": partial(_origin, () if tls is None else tls.allowed_sans),
                 "foreign_peer": FOREIGN_PEER,
                 "failed": _failed,
+                "reloaded": _reloaded,
             },
             {
                 "max_concurrent": limits.max_concurrent,
@@ -67,7 +68,9 @@ class FrontServer:
         kinds = {name: method.kind.value for name, method in methods.items()}
         metrics.read_before_scrape(_Reading(self._front, metrics, kinds))
 
-    def listen(self, address: Address, setting: str, socket_mode: int = 0o600) -> Address:
+    def listen(
+        self, address: Address, setting: str, socket_mode: int = 0o600, socket_owner: str | None = None
+    ) -> Address:
         """Binds an address before the start; returns it with its real port. Raises StartError."""
         require_free(address, setting)
         self._metrics.read_front(setting.removeprefix("listen."), self._readings)
@@ -76,6 +79,7 @@ class FrontServer:
                 case UnixAddress(path):
                     self._front.listen_unix(path, socket_mode)
                     self._sockets.append(address)
+                    give_away(path, socket_owner)
                     return address
                 case TcpAddress(host, port):
                     return TcpAddress(host, self._listen_tcp(host, port))
@@ -149,11 +153,18 @@ def _refusals(method: Method) -> dict[str, object]:
 
 
 def _origin(
-    allowed: tuple[str, ...], address: str, user_agent: str, names: Sequence[str] | None, _uid: int | None
+    allowed: tuple[str, ...], address: str, user_agent: str, names: Sequence[str] | None, uid: int | None
 ) -> Origin | None:
     """Called once for a connection and a user agent; None where the certificate's names are not allowed."""
     identity = "" if names is None else peer_identity(names, allowed)
-    return None if identity is None else Origin(address, user_agent, identity)
+    return None if identity is None else Origin(address, user_agent, identity, uid)
+
+
+def _reloaded(problem: str | None) -> None:
+    if problem is None:
+        _log.info("new certificates are in use")
+    else:
+        _log.error("new certificates cannot be used; those from before stay", extra={"reason": problem})
 
 
 def _failed(name: str, error: BaseException) -> None:

@@ -18,7 +18,7 @@ from sark_pdp.observability.metrics import Metrics
 from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.grpc_calls import Calls, Load
 from sark_pdp.transport.handler import Kind, Methods
-from sark_pdp.transport.sockets import require_free
+from sark_pdp.transport.sockets import give_away, require_free
 from sark_pdp.transport.tls import Tls
 
 _THREADS: Final = 4
@@ -115,7 +115,9 @@ class GrpcServer(grpc.GenericRpcHandler):
             return None
         return route.handler if route.pool.in_flight < route.limit else route.refusal
 
-    def listen(self, address: Address, setting: str, socket_mode: int = 0o600) -> Address:
+    def listen(
+        self, address: Address, setting: str, socket_mode: int = 0o600, socket_owner: str | None = None
+    ) -> Address:
         """Binds an address before the start; returns it with its real port. Raises StartError."""
         require_free(address, setting)
         secure = self._tls is not None and isinstance(address, TcpAddress)
@@ -129,6 +131,7 @@ class GrpcServer(grpc.GenericRpcHandler):
         if isinstance(address, UnixAddress):
             address.path.chmod(socket_mode)
             self._sockets.append(address)
+            give_away(address.path, socket_owner)
             return address
         return TcpAddress(address.host, port)
 

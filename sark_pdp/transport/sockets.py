@@ -3,8 +3,12 @@
 gRPC would take over a Unix socket that another process listens on, and says of a port in use that it failed.
 """
 
+import os
 import socket
 import stat
+from grp import getgrnam
+from pathlib import Path
+from pwd import getpwnam
 
 from sark_pdp.addresses import Address, TcpAddress, UnixAddress
 from sark_pdp.errors import StartError
@@ -23,6 +27,27 @@ def require_free(address: Address, setting: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"{setting}: cannot listen on {address}: {reason}; free it, or set another address") from error
+
+
+def give_away(path: Path, owner: str | None) -> None:
+    """Makes the socket somebody else's: `user`, `user:group` or `:group`, by name or number. Raises StartError.
+
+    Until then only this process' own user and group may connect, which may do more than that.
+    """
+    if owner is None:
+        return
+    user, _, group = owner.partition(":")
+    try:
+        uid = -1 if not user else int(user) if user.isdecimal() else getpwnam(user).pw_uid
+        gid = -1 if not group else int(group) if group.isdecimal() else getgrnam(group).gr_gid
+        os.chown(path, uid, gid)
+    except (KeyError, OverflowError) as error:
+        raise StartError(f"listen.socket_owner: there is no {owner} on this machine; use numbers") from error
+    except OSError as error:
+        raise StartError(
+            f"listen.socket_owner: {path} cannot be given to {owner}: {error.strerror}; "
+            "only root may give away, and others to a group of their own"
+        ) from error
 
 
 def _require_free_port(host: str, port: int) -> None:

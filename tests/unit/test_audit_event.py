@@ -265,6 +265,7 @@ def plainly(record: DecisionRecord, sequence: int) -> dict[str, Any]:
         "latency_ns": record.latency_ns,
         "action": subjects.action,
         "peer": request.origin.identity or None,
+        "peer_uid": request.origin.uid,
         "input": decision.projected,
     }
     time = datetime.fromtimestamp(record.time_ns // 1_000_000_000, UTC).replace(
@@ -287,13 +288,13 @@ def plainly(record: DecisionRecord, sequence: int) -> dict[str, Any]:
         "ip_address": subjects.ip_address,
         "user_agent": subjects.user_agent,
         "request_id": request.request_id,
-        "details": {key: value for key, value in details.items() if key not in {"action", "peer"} or value is not None},
+        "details": {key: value for key, value in details.items() if key not in {"action", "peer", "peer_uid"} or value is not None},
     }
 
 
 @given(
     DOCUMENTS,
-    st.builds(Origin, TEXTS, TEXTS, TEXTS),
+    st.builds(Origin, TEXTS, TEXTS, TEXTS, st.none() | st.integers(0, 2**32 - 1)),
     st.builds(Verdict, st.sampled_from(Outcome), TEXTS),
     st.sampled_from(Tier),
     st.floats(0, 1e6).map(Seconds),

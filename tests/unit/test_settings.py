@@ -22,6 +22,7 @@ DEFAULTS = {
     "listen.metrics": "127.0.0.1:9004",
     "listen.admin": "unix:///home/eve/.local/state/sark-pdp/run/admin.sock",
     "listen.socket_mode": 0o660,
+    "listen.socket_owner": None,
     "listen.insecure": False,
     "transport": "auto",
     "policy.entrypoint": "sark/mcp/decision",

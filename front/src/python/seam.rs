@@ -19,6 +19,8 @@ pub struct Seam {
     pub ok: Py<PyAny>,
     /// Takes the name of a method and what it raised.
     pub failed: Py<PyAny>,
+    /// Takes why new certificates cannot be used, or None where they are.
+    pub reloaded: Py<PyAny>,
     /// One moment on two clocks: Rust's, and `time.monotonic()`.
     pub moment: (Instant, f64),
 }
@@ -28,6 +30,13 @@ impl Seam {
     pub fn tell(&self, py: Python<'_>, name: &str, error: PyErr) {
         if let Err(again) = self.failed.bind(py).call1((name, error.value(py))) {
             again.write_unraisable(py, None);
+        }
+    }
+
+    /// Has Python log that certificates were read again.
+    pub fn tell_reloaded(&self, py: Python<'_>, problem: Option<String>) {
+        if let Err(error) = self.reloaded.bind(py).call1((problem,)) {
+            error.write_unraisable(py, None);
         }
     }
 
