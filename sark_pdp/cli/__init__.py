@@ -12,7 +12,7 @@ COMMANDS = {
     "serve": "Answer over gRPC until told to stop.",
     "check": "Ask a running process for one decision.",
     "status": "Show what a running process does, and what is wrong.",
-    "bundle": "Build, inspect and verify policy bundles.",
+    "bundle": "Build, inspect, verify, sign, compare and serve policy bundles.",
     "audit": "Read and verify the audit trail.",
     "config": "Show the effective settings and where each came from.",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from sark_pdp.cli.bundle_supply import diff, serve, sign
 from sark_pdp.cli.options import settings_options
 from sark_pdp.settings import Loaded
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 
 
+_with_key = click.option(
+    "--key",
+    type=_FILE,
+    metavar="FILE",
+    help="What it must be signed with: a public key or certificate in PEM, a secret, or OPA's `keys` as JSON. "
+    "Default: it must not be signed.",
+)
+
+
 @click.group()
 def bundle() -> None:
     """Make, show and check policy bundles.
@@ -26,6 +36,10 @@ def bundle() -> None:
     A bundle is what `opa build -t wasm` makes: compiled policies and their data in one file. `bundle build` adds what
     each entrypoint reads, so that answers are cached by those fields alone.
     """
+
+
+for _command in (sign, diff, serve):
+    bundle.add_command(_command)
 
 
 @bundle.command(
@@ -75,19 +89,18 @@ def build(folder: Path, entrypoints: tuple[str, ...], output: Path, revision: st
     epilog="\b\nExamples:\n  sark-pdp bundle inspect bundle.tar.gz\n  sark-pdp bundle inspect bundle.tar.gz --json"
 )
 @click.argument("file", type=_FILE)
+@_with_key
 @click.option(
     "--json", "as_json", is_flag=True, help="As JSON, with each path that an entrypoint reads as a list of keys."
 )
-def inspect(file: Path, *, as_json: bool) -> None:
+def inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
     """Show the entrypoints of FILE and what they read.
 
     "everything" means that each field counts for the cache: the bundle was made without `bundle build`, or a rule
     uses the whole of `input`. Where a module calls a built-in that reads the clock, or anything else that is not in
     its arguments, its entrypoints are evaluated each time, unless their result says `cache_ttl`.
     """
-    from sark_pdp.engine.bundle import read_bundle
-
-    seen = read_bundle(file)
+    seen = _read(file, key)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(_described(file, seen)), indent=2).decode())
     else:
@@ -98,20 +111,21 @@ def inspect(file: Path, *, as_json: bool) -> None:
     epilog="\b\nExample:\n"
     "  sark-pdp bundle verify bundle.tar.gz && cp bundle.tar.gz /etc/sark-pdp/\n"
     "\b\n"
-    "Exit codes: 0 this decision point runs it, 1 problems were found, 2 it cannot be read."
+    "Exit codes: 0 this decision point runs it, 1 problems were found, 2 it cannot be read, or its signature is wrong."
 )
 @click.argument("file", type=_FILE)
+@_with_key
 @settings_options
-def verify(loaded: Loaded, file: Path) -> None:
+def verify(loaded: Loaded, file: Path, key: Path | None) -> None:
     """Check that this decision point can run FILE.
 
-    Reads all of it, compares each module with the digest that its recorded reads were made for, compiles and
-    instantiates it within limits.wasm_memory, and looks for the built-ins that it wants.
+    Reads all of it, verifies its signature, compares each module with the digest that its recorded reads were made for,
+    compiles and instantiates it within limits.wasm_memory, looks for the built-ins that it wants, and evaluates each
+    entrypoint once on an empty input.
     """
-    from sark_pdp.engine.bundle import read_bundle
     from sark_pdp.engine.verify import problems
 
-    seen = read_bundle(file)
+    seen = _read(file, key)
     found = problems(seen, loaded.settings.limits.wasm_memory)
     for problem in found:
         click.echo(f"{file}: {problem}", err=True)
@@ -119,6 +133,13 @@ def verify(loaded: Loaded, file: Path) -> None:
         sys.exit(1)
     entrypoints = sum(len(module.entrypoints) for module in seen.modules)
     click.echo(f"{file}: revision {seen.name} is sound; {entrypoints} entrypoints, {len(seen.modules)} modules")
+
+
+def _read(file: Path, key: Path | None) -> "Bundle":
+    from sark_pdp.engine.bundle import read_bundle
+    from sark_pdp.engine.signatures import read_keys
+
+    return read_bundle(file, keys=None if key is None else read_keys(key))
 
 
 def _described(file: Path, seen: "Bundle") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -82,6 +83,17 @@ def pack_archive(files: Mapping[str, bytes | memoryview], *, level: int = 9) -> 
             member.size = len(files[name])
             tar.addfile(member, io.BytesIO(files[name]))
     return packed.getvalue()
+
+
+def replace_file(output: Path, content: bytes) -> None:
+    """Whoever reads `output` meanwhile finds the old file or the new one, whole. Raises BundleError."""
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(output)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BundleError(f"{output}: cannot be written: {error.strerror}") from None
 
 
 def _gunzip(label: Label, packed: bytes, max_bytes: int) -> bytes:

@@ -10,7 +10,6 @@ Three properties of OPA's compiler shape what is done here.
 """
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sark_pdp.engine.archive import pack_archive
+from sark_pdp.engine.archive import pack_archive, replace_file
 from sark_pdp.engine.bundle import DATA, MODULE, Bundle, read_bundle
 from sark_pdp.engine.manifest import EVERYTHING, MANIFEST, VERSION, Reads, decode_manifest, encode_json
 from sark_pdp.engine.opa import Annotation, Dependencies, Opa
@@ -67,7 +66,7 @@ def build_bundle(
     report(f"{passed} tests passed" if passed else "there are no tests")
     with tempfile.TemporaryDirectory(prefix="sark-bundle-") as temporary:
         files = _files(opa, folder, Path(temporary), entrypoints, revision, report)
-    _replace(output, pack_archive(files))
+    replace_file(output, pack_archive(files))
     return read_bundle(output)
 
 
@@ -219,14 +218,3 @@ def _source_digest(sources: _Sources, entrypoints: Sequence[str]) -> str:
         content = file.read_bytes()
         digest.update(f"{file.relative_to(sources.rego).as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:16]
-
-
-def _replace(output: Path, content: bytes) -> None:
-    """Whoever reads `output` meanwhile finds the old file or the new one, whole."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(output)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BundleError(f"{output}: cannot be written: {error.strerror}") from None

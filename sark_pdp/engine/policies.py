@@ -164,7 +164,7 @@ def _loaded(module: PreparedModule, data_json: bytes, runtime: Runtime, former: 
     policy = WasmPolicy(runtime, module.wasm, data_json)
     try:
         for stated in module.entrypoints:
-            _try(policy, stated.name)
+            try_entrypoint(policy, stated.name)
         wanted = max(former.instances(stated.name) for stated in module.entrypoints) if former else 1
         policy.warm(wanted)
     except BundleError:
@@ -173,10 +173,10 @@ def _loaded(module: PreparedModule, data_json: bytes, runtime: Runtime, former: 
     return policy
 
 
-def _try(policy: WasmPolicy, name: str) -> None:
-    """Evaluates an entrypoint once, on an empty object: what traps or never ends on that is not let in.
+def try_entrypoint(policy: WasmPolicy, name: str) -> None:
+    """Evaluates it once, on an empty object. Raises BundleError where it fails, or the module does not have it.
 
-    Undefined is what most policies say to it, and rules may disagree.
+    Undefined is what most policies say to that, and rules may disagree.
     """
     number = policy.entrypoint(name)
     for trial in range(_TRIALS):

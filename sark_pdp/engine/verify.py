@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from sark_pdp.engine.bundle import Bundle, Module
+from sark_pdp.engine.policies import try_entrypoint
 from sark_pdp.engine.wasm.builtins import NONDETERMINISTIC
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy, required_builtins
 from sark_pdp.errors import BundleError
@@ -55,7 +56,7 @@ def problems(bundle: Bundle, memory_limit: int) -> list[str]:
             try:
                 policy = WasmPolicy(runtime, module.wasm, data_json)
                 for entrypoint in module.entrypoints:
-                    policy.entrypoint(entrypoint.name)
+                    try_entrypoint(policy, entrypoint.name)
             except BundleError as error:
                 found.append(f"{module.path}: {error}")
     finally:
