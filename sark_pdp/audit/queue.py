@@ -1,7 +1,8 @@
 """The bounded queue between the answers and the spool, and the one thread that empties it.
 
 A record is appended to a deque and no more: no lock is taken, and no thread is woken while there was work in the last
-second. The thread commits what is there every 20 ms, in segments.
+second. The thread commits what is there every 20 ms, in segments. The queue is bounded by records and by the bytes of
+their messages, whichever is reached first.
 """
 
 import logging
@@ -63,11 +64,11 @@ class AuditQueue:
         # What put_nowait compares with: zero while the spool is full, and once the queue is closed.
         self._limit = 0
         self._queue: deque[AuditRecord] = deque()
-        # Bytes that ever went in, counted by the answering threads, and that came out, by the audit thread. A statement
-        # that adds and calls nothing is not interrupted (see observability.instruments); in a build where it is, less
-        # would be counted than is there, and never more.
+        # Bytes that ever went in, counted by the answering threads, and up to which more may, moved on by the audit
+        # thread with what came out. A statement that adds and calls nothing is not interrupted (see
+        # observability.instruments); in a build where it is, less would be counted than is there, and never more.
         self._put_bytes = 0
-        self._taken_bytes = 0
+        self._upto_bytes = _QUEUE_BYTES
         self._losses = Losses()
         # Sealed but not committed: sealing cannot be undone, so these are kept until a commit succeeds.
         self._sealed: list[Sealed] = []
@@ -100,7 +101,7 @@ class AuditQueue:
 
     def put_nowait(self, record: AuditRecord) -> bool:
         """Queues a record; False where there is no room or the queue is closed: it is counted as dropped then."""
-        if len(self._queue) >= self._limit or self._put_bytes - self._taken_bytes >= _QUEUE_BYTES:
+        if len(self._queue) >= self._limit or self._put_bytes >= self._upto_bytes:
             self._losses.add(record.time_ns)
             return False
         self._put_bytes += record.size
@@ -111,9 +112,7 @@ class AuditQueue:
 
     def accepts(self) -> bool:
         """False where records are required and one would be dropped now."""
-        return not self.required or (
-            len(self._queue) < self._limit and self._put_bytes - self._taken_bytes < _QUEUE_BYTES
-        )
+        return not self.required or (len(self._queue) < self._limit and self._put_bytes < self._upto_bytes)
 
     def statistics(self) -> Statistics:
         """As of now; the numbers are read one after the other."""
@@ -216,7 +215,7 @@ class AuditQueue:
         size = 0
         while queue and len(sealed) < _SEGMENT_EVENTS and size < _SEGMENT_BYTES:
             record = queue.popleft()
-            self._taken_bytes += record.size
+            self._upto_bytes += record.size
             try:
                 event = self._source.seal(record)
             except Exception:  # noqa: BLE001
