@@ -37,15 +37,15 @@ class Peer(Struct, frozen=True):
 
 
 @contextmanager
-def serving(carrier: str, *certificate: Path) -> Iterator[Peer]:
-    """`certificate` is none, or a certificate and its key. The process must end well."""
-    command = [sys.executable, "-m", "tests.interop.serve", carrier, *map(str, certificate)]
+def serving(carrier: str, *certificate: Path, port: int = 0) -> Iterator[Peer]:
+    """`certificate` is none, or a certificate and its key; port 0 takes a free one. The process must end well."""
+    command = [sys.executable, "-m", "tests.interop.serve", carrier, str(port), *map(str, certificate)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        port = process.stdout.readline()
-        assert port, f"{command} did not start"
-        yield Peer(int(port), process.pid)
+        bound = process.stdout.readline()
+        assert bound, f"{command} did not start"
+        yield Peer(int(bound), process.pid)
         assert process.poll() is None, "the server ended by itself"
         process.stdin.close()
         assert process.wait(30) == 0

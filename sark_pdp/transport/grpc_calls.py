@@ -1,5 +1,6 @@
 """Lets grpcio's calls be answered by methods: one behaviour for each kind of call."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -11,8 +12,10 @@ import grpc
 
 from sark_pdp.model import NO_DEADLINE, Deadline, Origin
 from sark_pdp.observability.metrics import CallMetrics
-from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, Status
+from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, Status, wants_pairs
 from sark_pdp.transport.tls import FOREIGN_PEER, peer_identity
+
+_log = logging.getLogger(__name__)
 
 STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -61,6 +64,7 @@ class Calls:
         self._load = load
         self._max_message_bytes = max_message_bytes
         self._allowed_sans = allowed_sans
+        self._wants_pairs = wants_pairs(method)
 
     def behaviours(self, kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """What grpcio runs for a call of this kind, and what it runs where the call is refused."""
@@ -112,7 +116,7 @@ class Calls:
             if metadata is None:
                 status = Status.PERMISSION_DENIED
                 _abort(FOREIGN_PEER, context)
-            for reply in self._method.watch(metadata, message):
+            for reply in self._watched(metadata, message):
                 if not context.is_active():
                     return
                 if reply is not None:
@@ -144,8 +148,20 @@ class Calls:
             return self._refusal(Refusal.TOO_MANY_BYTES)
         try:
             return self._method.answer(metadata, message)
+        except Exception:  # noqa: BLE001  # grpcio would tell the caller its text
+            return self._failed()
         finally:
             self._load.leave(size)
+
+    def _watched(self, metadata: Metadata, message: bytes) -> Iterator[Reply | None]:
+        try:
+            yield from self._method.watch(metadata, message)
+        except Exception:  # noqa: BLE001  # see above
+            yield self._failed()
+
+    def _failed(self) -> Reply:
+        _log.exception("a call failed", extra={"method": type(self._method).__name__})
+        return self._method.refusal(Refusal.INTERNAL)
 
     def _refusal(self, reason: Refusal) -> Reply:
         self._shed()
@@ -164,6 +180,7 @@ class Calls:
         return Metadata(
             NO_DEADLINE if remaining is None else Deadline(time.monotonic() + remaining),
             _origin(peer, _user_agent(context), identity),
+            tuple(map(tuple, context.invocation_metadata())) if self._wants_pairs else (),
         )
 
 

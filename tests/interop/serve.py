@@ -1,6 +1,6 @@
-"""Serves `tests.interop.service` on a free port of the loopback until its input ends.
+"""Serves `tests.interop.service` on a port of the loopback until its input ends.
 
-Run as `python -m tests.interop.serve front|grpcio [CERT KEY]`; prints the port.
+Run as `python -m tests.interop.serve front|grpcio PORT [CERT KEY]`; prints the port, which is a free one for 0.
 """
 
 import logging
@@ -18,7 +18,7 @@ LIMITS = Limits(max_concurrent=1000, in_flight_bytes=1 << 24, max_message_bytes=
 """As the settings have them."""
 
 
-def main(transport: Transport, *certificate: str) -> None:
+def main(transport: Transport, port: str, *certificate: str) -> None:
     """Until the input ends."""
     logging.basicConfig(level=logging.CRITICAL)
     tls = None
@@ -26,7 +26,7 @@ def main(transport: Transport, *certificate: str) -> None:
         cert, key = map(Path, certificate)
         tls = Tls(cert_file=cert, key_file=key)
     server = server_kind(transport)(Service().methods(), LIMITS, Metrics(), tls)
-    bound = server.listen(TcpAddress("127.0.0.1", 0), "listen.grpc")
+    bound = server.listen(TcpAddress("127.0.0.1", int(port)), "listen.grpc")
     server.start()
     assert isinstance(bound, TcpAddress)
     print(bound.port, flush=True)

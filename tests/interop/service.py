@@ -20,6 +20,8 @@ SERVICE = "/grpc.testing.TestService/"
 class Answering:
     """A method made of a function, which may wait; `inline` says that it does not."""
 
+    wants_pairs = True
+
     def __init__(self, kind: Kind, answer: Callable[[Metadata, bytes], Iterator[Reply]], *, inline: bool) -> None:
         self.kind = kind
         self._answer = answer
@@ -39,7 +41,8 @@ class Answering:
 
     def refusal(self, reason: Refusal) -> Reply:
         """See `Method`."""
-        return Reply(status=Status.RESOURCE_EXHAUSTED, details=reason.name)
+        internal = reason is Refusal.INTERNAL
+        return Reply(status=Status.INTERNAL if internal else Status.RESOURCE_EXHAUSTED, details=reason.name)
 
 
 class Service:

@@ -26,6 +26,7 @@ CASES = [
     "cancel_after_first_response",
     "status_code_and_message",
     "special_status_message",
+    "custom_metadata",
     "unimplemented_method",
     "unimplemented_service",
     "pick_first_unary",
