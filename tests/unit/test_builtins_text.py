@@ -72,5 +72,5 @@ def test_hexadecimal_text_decodes_to_itself(text: str) -> None:
 @pytest.mark.parametrize("name", ["strings.any_prefix_match", "strings.any_suffix_match"])
 def test_millions_of_comparisons_fail_the_evaluation(name: str) -> None:
     many = [str(number) for number in range(2000)]
-    with pytest.raises(EvaluationError, match="comparisons"):
+    with pytest.raises(EvaluationError, match="for each string"):
         call_builtin(name, [many, many])

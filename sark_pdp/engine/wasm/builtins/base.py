@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from sark_pdp.engine.wasm.values import RegoObject, RegoSet
+from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet
 from sark_pdp.errors import SarkError
 from sark_pdp.model import Json
 
@@ -41,6 +41,12 @@ Builtin: TypeAlias = Callable[..., Json]
 """Called with the context and the operands as `terms.loads` gives them. Returns what `terms.dumps` takes, or UNDEFINED;
 raises BuiltinError or TermError, which are undefined in the policy, or LimitError, with which the evaluation fails. The
 operands are its own to change."""
+
+
+def within(count: int, most: int, what: str) -> None:
+    """Raises LimitError where a call would take longer than a moment: nothing can interrupt a built-in."""
+    if count > most:
+        raise LimitError(f"{what}: {count}, and the limit is {most}")
 
 
 def string(operand: Json) -> str:

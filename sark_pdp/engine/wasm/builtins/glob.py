@@ -1,12 +1,11 @@
 """`glob.quote_meta`."""
 
-import re
 from typing import Final
 
 from sark_pdp.engine.wasm.builtins.base import Builtin, Context, string
 from sark_pdp.model import Json
 
-_SPECIAL: Final = re.compile(r"[\\*?\[\]{}]")
+_ESCAPES: Final = str.maketrans({character: f"\\{character}" for character in "\\*?[]{}"})
 
 
 def load() -> dict[str, Builtin]:
@@ -15,4 +14,4 @@ def load() -> dict[str, Builtin]:
 
 
 def _quote_meta(_: Context, pattern: Json) -> str:
-    return _SPECIAL.sub(r"\\\g<0>", string(pattern))
+    return string(pattern).translate(_ESCAPES)

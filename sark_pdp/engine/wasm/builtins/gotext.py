@@ -1,21 +1,22 @@
 """How Go writes strings and Rego values as text: `strconv.Quote`, and the text of an OPA value."""
 
-import re
 from typing import Final
 
-from sark_pdp.engine.wasm.values import Numeral, RegoObject, RegoSet
+from sark_pdp.engine.wasm.values import LimitError, Numeral, RegoObject, RegoSet
 from sark_pdp.model import Json
 
-_PLAIN: Final = re.compile(r"[ !#-\[\]-~]*")
-"""ASCII that needs no escape within double quotes."""
+_MAX_ESCAPED: Final = 100_000
+"""Characters of one text of which some need an escape."""
 
 _ESCAPES: Final = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r"}
 
 
 def quote(text: str, *, mark: str = '"', ascii_only: bool = False) -> str:
     """A Go literal of the text: `strconv.Quote`, or `QuoteRune` with an apostrophe as the mark."""
-    if mark == '"' and _PLAIN.fullmatch(text):
-        return f'"{text}"'
+    if text.isprintable() and mark not in text and "\\" not in text and (text.isascii() or not ascii_only):
+        return f"{mark}{text}{mark}"
+    if len(text) > _MAX_ESCAPED:
+        raise LimitError(f"a text of {len(text)} characters is too long to be quoted; the limit is {_MAX_ESCAPED}")
     return f"{mark}{''.join(_escaped(character, mark, ascii_only) for character in text)}{mark}"
 
 

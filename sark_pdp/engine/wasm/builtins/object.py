@@ -6,7 +6,7 @@ from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, i
 from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet, SortKey, sort_key
 from sark_pdp.model import Json
 
-_MAX_COMPARISONS: Final = 10_000_000
+_MAX_COMPARISONS: Final = 1_000_000
 """Elements of one array times those of the other."""
 
 _OBJECTS: Final = (dict, RegoObject)

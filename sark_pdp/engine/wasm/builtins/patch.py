@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from sark_pdp.engine.wasm.builtins.base import BuiltinError, items, string, type_name
+from sark_pdp.engine.wasm.builtins.base import BuiltinError, items, string, type_name, within
 from sark_pdp.engine.wasm.values import LimitError, RegoObject, RegoSet, equal, sort_key
 from sark_pdp.model import Json
 
 MAX_COPIED: Final = 100_000
 """Values that the `copy` operations of one patch may make: each can double the document."""
+
+_MAX_REBUILT: Final = 50_000
+"""Elements: each operation on a set makes a new one."""
 
 _INDEX: Final = re.compile(r"[+-]?[0-9]{1,18}(?:\.0*)?")
 
@@ -20,12 +23,28 @@ Change = Callable[[Json, Json], Json]
 
 def patched(document: Json, operations: list[Json]) -> Json:
     """The document after all operations; the operands are used up. Raises BuiltinError where one does not apply."""
+    elements = _set_elements(document) + _set_elements(operations)
+    within(elements * len(operations), _MAX_REBUILT, "json.patch: elements of sets, for each operation")
     patch = _Patch(document)
     for operation in operations:
         patch.apply({key: value for key, value in items(operation) if type(key) is str})
     if patch.document is _REMOVED:
         raise BuiltinError("json.patch: the whole document was removed")
     return patch.document
+
+
+def _set_elements(value: Json) -> int:
+    """How many elements, or keys, the collections in it have that plain JSON cannot hold."""
+    kind = type(value)
+    if kind is list:
+        return sum([_set_elements(element) for element in value if type(element) in _COLLECTIONS])
+    if kind is dict:
+        return sum([_set_elements(below) for below in value.values() if type(below) in _COLLECTIONS])
+    if kind is RegoSet:
+        return len(value) + sum([_set_elements(element) for element in value if type(element) in _COLLECTIONS])
+    if kind is RegoObject:
+        return len(value) + sum([_set_elements(key) + _set_elements(below) for key, below in value.items])
+    return 0
 
 
 class _Patch:
@@ -81,6 +100,8 @@ class _Patch:
             return RegoObject([(self._copy(key), self._copy(below)) for key, below in value.items])
         return value
 
+
+_COLLECTIONS: Final = frozenset({list, dict, RegoSet, RegoObject})
 
 _REMOVED: Final = object()
 """A document of which the root was removed."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, integer, string
+from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, integer, string, within
 from sark_pdp.engine.wasm.terms import MAX_TEXT, go_string
 from sark_pdp.engine.wasm.values import LimitError
 from sark_pdp.errors import BundleError
@@ -19,7 +19,10 @@ _MEMORY: Final = 2 * 1024 * 1024
 """Bytes that one compiled expression may take; a larger one is refused."""
 
 _MAX_MATCHES: Final = 10_000
-_MAX_SCANNED: Final = 256 * 1024 * 1024
+_LONGEST_TEMPLATE: Final = 8 * 1024
+"""Characters: each expression in it is tried by itself."""
+
+_MAX_SCANNED: Final = 64 * 1024 * 1024
 """Bytes in one call: each further match may look at the whole rest of the text, at about 1 GB/s."""
 
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
@@ -93,6 +96,7 @@ class _Regex:
 
     def template_match(self, _: Context, template: Json, text: Json, start: Json, end: Json) -> bool:
         template, text, start, end = string(template), string(text), string(start), string(end)
+        within(len(template), _LONGEST_TEMPLATE, "regex.template_match: characters of the template")
         if len(start.encode()) != 1 or len(end.encode()) != 1:
             raise BuiltinError("regex.template_match: each delimiter must be one character of ASCII")
         pattern, position = "^", 0

@@ -3,10 +3,10 @@
 from functools import lru_cache
 from typing import Final
 
-from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, array, integer, string, strings
+from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, array, integer, string, strings, within
 from sark_pdp.engine.wasm.builtins.gofmt import parse, sprintf
 from sark_pdp.engine.wasm.builtins.gotext import rego_text
-from sark_pdp.engine.wasm.values import LimitError
+from sark_pdp.engine.wasm.terms import dumps
 from sark_pdp.model import Json
 
 _REMEMBERED_FORMATS: Final = 256
@@ -15,8 +15,18 @@ _LONGEST_REMEMBERED: Final = 1024
 
 _PRINTED_AS_IS: Final = frozenset({str, int, float})
 
-_MAX_COMPARISONS: Final = 1_000_000
-"""Prefixes or suffixes times strings."""
+_MAX_DIRECTIVES: Final = 4_000
+"""Percent signs of one format."""
+
+_MAX_PRINTED: Final = 100_000
+"""Characters, about, of the values in a call that are no strings."""
+
+_MAX_COMPARED: Final = 20_000_000
+"""Characters of all prefixes or suffixes, once for each string that is compared with them."""
+
+_MAX_FOUND: Final = 50_000
+_MAX_SEARCHED: Final = 10_000_000
+"""Characters looked at, where the text begins to match at every place."""
 
 
 def load() -> dict[str, Builtin]:
@@ -36,13 +46,18 @@ def _make_sprintf() -> Builtin:
 
     def call(_: Context, template: Json, arguments: Json) -> str:
         template = string(template)
+        within(template.count("%"), _MAX_DIRECTIVES, "sprintf: percent signs in the format")
         form = remembered(template) if len(template) <= _LONGEST_REMEMBERED else parse(template)
-        return sprintf(
-            form,
-            [value if type(value) in _PRINTED_AS_IS else rego_text(value) for value in array(arguments)],
-        )
+        given = array(arguments)
+        within(len(given), _MAX_DIRECTIVES, "sprintf: arguments")
+        return sprintf(form, [value if type(value) in _PRINTED_AS_IS else _printed(value) for value in given])
 
     return call
+
+
+def _printed(value: Json) -> str:
+    within(len(dumps(value)), _MAX_PRINTED, "sprintf: bytes of an argument that is no string")
+    return rego_text(value)
 
 
 def _any_prefix_match(_: Context, search: Json, base: Json) -> bool:
@@ -58,8 +73,9 @@ def _any_suffix_match(_: Context, search: Json, base: Json) -> bool:
 def _affixes(search: Json, base: Json) -> tuple[list[str], tuple[str, ...]]:
     searched = [search] if type(search) is str else strings(search)
     affixes = (base,) if type(base) is str else tuple(strings(base))
-    if len(searched) * len(affixes) > _MAX_COMPARISONS:
-        raise LimitError(f"more than {_MAX_COMPARISONS} comparisons of prefixes or suffixes in one call")
+    # A comparison costs something even where the first characters differ.
+    size = sum(map(len, affixes)) + 10 * len(affixes)
+    within(len(searched) * size, _MAX_COMPARED, "characters of prefixes or suffixes, for each string")
     return searched, affixes
 
 
@@ -71,6 +87,8 @@ def _indexof_n(_: Context, base: Json, search: Json) -> list[int]:
     at = base.find(search)
     while at >= 0:
         found.append(at)
+        within(len(found), _MAX_FOUND, "indexof_n: places where the text is")
+        within(len(found) * len(search), _MAX_SEARCHED, "indexof_n: characters to look at")
         at = base.find(search, at + 1)
     return found
 
@@ -82,6 +100,7 @@ def _count(_: Context, base: Json, search: Json) -> int:
 def _split_n(_: Context, base: Json, delimiter: Json, count: Json) -> list[str]:
     base, delimiter, count = string(base), string(delimiter), integer(count)
     # Without a delimiter Go splits into characters.
+    within(base.count(delimiter), _MAX_FOUND, "strings.split_n: parts")
     parts = base.split(delimiter) if delimiter else list(base)
     if count < 0:
         return parts[max(len(parts) + count, 0) :]

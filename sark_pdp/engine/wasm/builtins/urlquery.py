@@ -4,10 +4,14 @@ import re
 from typing import Final
 from urllib.parse import quote_plus, unquote_to_bytes
 
-from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, items, string, strings
+from sark_pdp.engine.wasm.builtins.base import Builtin, BuiltinError, Context, items, string, strings, within
 from sark_pdp.engine.wasm.terms import dumps, go_string
 from sark_pdp.model import Json
 
+_MAX_ESCAPES: Final = 50_000
+"""Percent signs of one text."""
+
+_MAX_PAIRS: Final = 20_000
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 
@@ -39,7 +43,9 @@ def _encode_object(_: Context, values: Json) -> str:
 
 def _decode_object(_: Context, text: Json) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
-    for pair in string(text).split("&"):
+    text = string(text)
+    within(text.count("&"), _MAX_PAIRS, "urlquery.decode_object: pairs")
+    for pair in text.split("&"):
         if ";" in pair:
             raise BuiltinError("urlquery.decode_object: a semicolon separates nothing, and must be escaped")
         if pair:
@@ -49,6 +55,7 @@ def _decode_object(_: Context, text: Json) -> dict[str, list[str]]:
 
 
 def _unescaped(text: str) -> str:
+    within(text.count("%"), _MAX_ESCAPES, "urlquery: escapes in a text")
     if _BAD_ESCAPE.search(text):
         raise BuiltinError("a percent sign in a URL query must be followed by two hexadecimal digits")
     return go_string(unquote_to_bytes(text.replace("+", " ")))
