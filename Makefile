@@ -70,6 +70,11 @@ front: ## Check and test the front, where cargo is
 interop: .venv/.dev tools ## Let clients call the front that nobody here wrote: grpc-go's, grpcio's, h2spec, h2load
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Send nonsense to the front until something breaks; ARGS="-max_total_time=SECONDS" ends it (cargo-fuzz, nightly Rust)
+	@cd front
+	$(CARGO) +nightly fuzz run --fuzz-dir fuzz connection -- -max_len=4096 $(ARGS)
+
 .PHONY: wheel
 wheel: .venv/.run ## Build the wheel, with the front in it, into dist/
 	@if [ -z "$(CARGO)" ]; then echo "cargo is needed; see https://rustup.rs" >&2; exit 1; fi
@@ -99,8 +104,9 @@ conformance: .venv/.dev tools ## Run OPA's own test cases through the engine; th
 	$(BIN)/python -m tests.conformance $(ARGS)
 
 .PHONY: soak
-soak: .venv/.dev ## Kill and stop a process among 100,000 decisions, and compare its audit trail with what was answered
+soak: .venv/.dev ## Kill and stop a process among 100,000 decisions, and compare its audit trail with what was answered; call the front a million times
 	SARK_SOAK_DECISIONS=100000 $(BIN)/python -m pytest -rP tests/integration/test_crash.py $(ARGS)
+	SARK_SOAK_CALLS=1000000 $(BIN)/python -m pytest -rP tests/integration/test_front_soak.py $(ARGS)
 
 .PHONY: proto
 proto: .venv/.dev ## Generate sark_pdp/_proto from proto/

@@ -120,6 +120,16 @@ class Raw:
         finally:
             self.socket.settimeout(TIMEOUT)
 
+    def receive_now(self) -> bool:
+        """Drops what has come; False where the peer has closed."""
+        self.socket.setblocking(False)
+        try:
+            return bool(self.socket.recv(1 << 16))
+        except BlockingIOError:
+            return True
+        finally:
+            self.socket.settimeout(TIMEOUT)
+
     def call(self, stream: int, path: str, body: bytes, *, announced: int | None = None) -> bool:
         """Begins a call and sends its message, as far as the peer allows; with `announced`, this many bytes of `body`
         are not all of the message."""
