@@ -11,7 +11,7 @@ import pytest
 from sark_pdp.addresses import Address
 from sark_pdp.model import Seconds
 from sark_pdp.observability.metrics import FrontReadings, Metrics
-from sark_pdp.transport.carrier import Limits, Server
+from sark_pdp.transport.carrier import Limits, Server, Transport, server_kind
 from sark_pdp.transport.handler import RETRY_PUSHBACK, Kind, Metadata, Refusal, Reply, Status
 from sark_pdp.transport.tls import Tls
 
@@ -48,6 +48,8 @@ class Echo:
                 return Reply(status=Status.NOT_FOUND, details="50 % of \u00fc\n", trailing=(("a-bin", b"\xff\x00"),))
             case b"metadata":
                 return Reply(message, initial=(("first", "1"),), trailing=(("last-bin", b"\x00"),))
+            case b"own":
+                return Reply(message, trailing=(("grpc-status", "5"),))
             case b"nonsense":
                 return "no reply"  # type: ignore[return-value]
         return Reply(message)
@@ -67,11 +69,11 @@ class Echo:
 
 
 class Carried:
-    """A front with its methods, and a channel to it."""
+    """A front with its methods, and a channel to it; or grpcio in its place."""
 
-    def __init__(self, address: Address, limits: Limits = LIMITS, tls: Tls | None = None) -> None:
-        from sark_pdp.transport.front_server import FrontServer
-
+    def __init__(
+        self, address: Address, limits: Limits = LIMITS, tls: Tls | None = None, transport: Transport = "front"
+    ) -> None:
         self.unary, self.stream, self.watch = Echo(), Echo(Kind.STREAM), Echo(Kind.WATCH)
         self.reader = Echo(wants_pairs=True)
         self.metrics = Metrics()
@@ -81,7 +83,7 @@ class Carried:
             "/a.B/Watch": self.watch,
             "/a.B/Reader": self.reader,
         }
-        self.server: Server = FrontServer(methods, limits, self.metrics, tls)
+        self.server: Server = server_kind(transport)(methods, limits, self.metrics, tls)
         self.address = self.server.listen(address, "listen.grpc", 0o640)
         self.server.start()
         self.channel = grpc.insecure_channel(str(self.address), [("grpc.use_local_subchannel_pool", 1)])

@@ -180,7 +180,7 @@ class Calls:
         return Metadata(
             NO_DEADLINE if remaining is None else Deadline(time.monotonic() + remaining),
             _origin(peer, _user_agent(context), identity),
-            tuple(map(tuple, context.invocation_metadata())) if self._wants_pairs else (),
+            tuple((name, value) for name, value in context.invocation_metadata()) if self._wants_pairs else (),
         )
 
 

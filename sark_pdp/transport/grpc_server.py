@@ -17,7 +17,7 @@ from sark_pdp.model import Seconds
 from sark_pdp.observability.metrics import Metrics
 from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.grpc_calls import Calls, Load
-from sark_pdp.transport.handler import Kind, Methods
+from sark_pdp.transport.handler import Kind, Methods, Status
 from sark_pdp.transport.sockets import give_away, require_free
 from sark_pdp.transport.tls import Tls
 
@@ -80,6 +80,7 @@ class GrpcServer(grpc.GenericRpcHandler):
             "refusal": _Pool(1, "refusal"),
         }
         self._sockets: list[UnixAddress] = []
+        self._other = metrics.other_calls()
         allowed_sans = None if tls is None or tls.client_ca_file is None else tls.allowed_sans
         self._routes = {
             name: self._route(
@@ -112,6 +113,7 @@ class GrpcServer(grpc.GenericRpcHandler):
         """Called by grpcio for each call, on the one thread that takes them."""
         route = self._routes.get(handler_call_details.method)
         if route is None:
+            self._other.handled(Status.UNIMPLEMENTED, 0.0)
             return None
         return route.handler if route.pool.in_flight < route.limit else route.refusal
 
