@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,9 +37,12 @@ class Peer(Struct, frozen=True):
 
 
 @contextmanager
-def serving(carrier: str, *certificate: Path, port: int = 0) -> Iterator[Peer]:
-    """`certificate` is none, or a certificate and its key; port 0 takes a free one. The process must end well."""
-    command = [sys.executable, "-m", "tests.interop.serve", carrier, str(port), *map(str, certificate)]
+def serving(carrier: str, *certificate: Path, port: int = 0, under: Sequence[str] = ()) -> Iterator[Peer]:
+    """`certificate` is none, or a certificate and its key; port 0 takes a free one; `under` is a command that runs it.
+
+    The process must end well.
+    """
+    command = [*under, sys.executable, "-m", "tests.interop.serve", carrier, str(port), *map(str, certificate)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,6 +1,7 @@
 """Carries the calls with the front: native code on a thread of its own, which calls methods with bytes."""
 
 import logging
+import resource
 import socket
 import threading
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from sark_pdp.transport.tls import FOREIGN_PEER, Tls, peer_identity
 _THREADS: Final = 4
 """They answer what may wait: a cache or a database, a policy that takes long."""
 _MAX_CONNECTIONS: Final = 16_384
+_OTHER_FILES: Final = 256
+"""What the rest of the process may open besides connections: without it the spool would fail before a caller does."""
 _MAX_CONNECTION_AGE: Final = 3600.0
 """Seconds; then a client connects anew, and finds certificates and addresses as they are by then."""
 _LEAVE_SECONDS: Final = 1.0
@@ -55,7 +58,7 @@ class FrontServer:
                 "max_concurrent": limits.max_concurrent,
                 "in_flight_bytes": limits.in_flight_bytes,
                 "max_message_bytes": limits.max_message_bytes,
-                "max_connections": _MAX_CONNECTIONS,
+                "max_connections": _max_connections(),
                 "max_connection_age": _MAX_CONNECTION_AGE,
             },
             CALL_BUCKETS,
@@ -138,14 +141,19 @@ class _Reading:
         for name, codes, buckets, seconds in self._front.calls():
             known_codes, known_buckets, known_seconds = self._known.get(name, ([0] * len(codes), [0] * len(buckets), 0))
             counted = self._metrics.calls(name, self._kinds[name]) if name else self._metrics.other_calls()
-            counted.add(
-                _difference(codes, known_codes), _difference(buckets, known_buckets), seconds - known_seconds
-            )
+            counted.add(_difference(codes, known_codes), _difference(buckets, known_buckets), seconds - known_seconds)
             self._known[name] = (codes, buckets, seconds)
 
 
 def _difference(now: list[int], then: list[int]) -> list[int]:
     return [new - old for new, old in zip(now, then, strict=True)]
+
+
+def _max_connections() -> int:
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if open_files == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return min(_MAX_CONNECTIONS, max(open_files - _OTHER_FILES, open_files // 2))
 
 
 def _refusals(method: Method) -> dict[str, object]:

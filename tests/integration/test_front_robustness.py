@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from tests.fix_interop import Peer, serving
+from tests.fix_native import wait_until
 from tests.interop.raw import (
     CONTINUATION,
     DATA,
@@ -308,3 +309,24 @@ def test_thousands_of_connections_may_be_idle(front: Peer) -> None:
         for each in idle:
             assert next(each.frames()).kind == SETTINGS
         assert front.memory() - before < number * 64 * 1024
+
+
+def test_files_are_left_for_the_rest_of_the_process() -> None:
+    """With a limit of 300 open files, 150 connections are taken; who comes then is turned away until one goes."""
+    limit = 300
+    command = ["bash", "-c", f'ulimit -n {limit}; exec "$0" "$@"']
+    with serving("front", under=command) as peer, ExitStack() as stack:
+        for _ in range(limit // 2):
+            greeted = stack.enter_context(ExitStack())
+            greeted.enter_context(Raw.greeted(peer.port))
+        with Raw(peer.port) as refused:
+            refused.send(PREFACE + settings())
+            assert refused.is_closed()
+        greeted.close()
+        wait_until(lambda: _is_greeted(peer))
+
+
+def _is_greeted(peer: Peer) -> bool:
+    with Raw(peer.port) as connection:
+        connection.send(PREFACE + settings())
+        return next(connection.frames(), None) is not None
