@@ -1,0 +1,24 @@
+"""h2load, a client of nghttp2, gets every answer; where it is installed (Debian has it in nghttp2-client)."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.fix_interop import Peer
+from tests.interop.raw import message
+
+CALLS = 5000
+
+
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed: apt-get install nghttp2-client")
+@pytest.mark.parametrize("path", ["/robust.Echo/Now", "/robust.Echo/Later"])
+def test_h2load_gets_every_answer(front_peer: Peer, tmp_path: Path, path: str) -> None:
+    body = tmp_path / "message"
+    body.write_bytes(message(b"x" * 100))
+    options = ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(body)]
+    command = ["h2load", "-n", str(CALLS), "-c", "4", "-m", "32", *options, f"http://{front_peer.target}{path}"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert re.search(rf"{CALLS} succeeded, 0 failed, 0 errored", ran.stdout), ran.stdout
