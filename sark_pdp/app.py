@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -42,6 +43,8 @@ _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
 _ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16)
 _FILE_INTERVAL: Final = Seconds(1.0)
 _URL_INTERVAL: Final = Seconds(60.0)
+_SWITCH_INTERVAL: Final = 0.0005
+"""Seconds."""
 _LEAST_GRACE: Final = 1.0
 """Seconds that the audit trail gets to be flushed, however long the calls took."""
 
@@ -135,6 +138,8 @@ class App:
         sources = admin.Sources(self.readiness, bundles.states, stores, audit.statistics, lambda: self._missing)
         administration = admin.methods(sources, bundles.reload)
         self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics)
+        # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         # What was built so far lives as long as the process: the collector need not look at it again. Policies do not.
         gc.collect()
         gc.freeze()
@@ -168,7 +173,8 @@ class App:
 
     def _methods(self, service: DecisionService, envoy_service: DecisionService, answers: ext_authz.Answers) -> Methods:
         settings, limits = self._settings, self._settings.limits
-        questions = native.Questions(Documents(limits.max_input_bytes, limits.max_depth), settings.policy.entrypoint)
+        documents = Documents(limits.max_input_bytes, limits.max_depth, limits.max_values)
+        questions = native.Questions(documents, settings.policy.entrypoint)
         services = (native.SERVICE, _EXT_AUTHZ)
         return {
             **native.methods(service, questions, limits.max_batch),
@@ -178,6 +184,7 @@ class App:
                 settings.policy.ext_authz_entrypoint,
                 max_input_bytes=limits.max_input_bytes,
                 max_depth=limits.max_depth,
+                max_values=limits.max_values,
             ),
             **health.methods(self.readiness, services),
             **reflection.methods((*services, health.SERVICE)),

@@ -1,7 +1,7 @@
 """Makes the document that a policy sees from what a caller sent, within the limits."""
 
 import math
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 from google.protobuf.struct_pb2 import Struct, Value
@@ -9,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from sark_pdp._proto.decision_pb2 import Authorization, CheckRequest
 from sark_pdp.errors import InvalidRequestError
 from sark_pdp.model import Document, Json
+from sark_pdp.transport.bounds import has_more_values, is_deeper
 
 _AUTHORIZATION_OBJECTS: Final = ("user", "tool", "server", "context", "parameters", "source_agent", "target_agent")
 _EXACT_INTEGERS: Final = float(1 << 53)
@@ -17,11 +18,12 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Documents:
-    """Bounded by `max_bytes` of the encoded document and by `max_depth` nested objects and arrays."""
+    """Bounded by `max_bytes` of the encoded document, `max_depth` nested objects and arrays, `max_values` in JSON."""
 
-    def __init__(self, max_bytes: int, max_depth: int) -> None:
+    def __init__(self, max_bytes: int, max_depth: int, max_values: int) -> None:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
+        self._max_values = max_values
 
     def of_check(self, check: CheckRequest) -> Document:
         """The document of a request, whichever way it came. Raises InvalidRequestError."""
@@ -38,6 +40,8 @@ class Documents:
     def from_json(self, field: str, text: bytes) -> Document:
         """Raises InvalidRequestError naming `field` where it is too large, too deep or not a JSON object."""
         self._check_size(field, len(text))
+        if has_more_values(text, self._max_values):
+            raise InvalidRequestError(field, f"more values than limits.max_values allows ({self._max_values})")
         # There is no deeper nesting than there are brackets; few enough of them, and nothing needs to be walked.
         deep = text.count(b"{") + text.count(b"[") > self._max_depth
         try:
@@ -48,8 +52,8 @@ class Documents:
             raise InvalidRequestError(field, f"not valid JSON: {error}") from error
         if type(document) is not dict:
             raise InvalidRequestError(field, "not a JSON object")
-        if deep:
-            self._check_depth(field, document, self._max_depth)
+        if deep and is_deeper(document, self._max_depth):
+            self._refuse_depth(field)
         return document
 
     def from_struct(self, field: str, struct: Struct) -> Document:
@@ -107,16 +111,6 @@ class Documents:
             raise InvalidRequestError(
                 field, f"{size} bytes are more than limits.max_input_bytes allows ({self._max_bytes})"
             )
-
-    def _check_depth(self, field: str, value: Any, left: int) -> None:
-        if type(value) is dict:
-            value = list(value.values())
-        elif type(value) is not list:
-            return
-        if left <= 0:
-            self._refuse_depth(field)
-        for item in value:
-            self._check_depth(field, item, left - 1)
 
     def _refuse_depth(self, field: str) -> NoReturn:
         raise InvalidRequestError(field, f"nested deeper than limits.max_depth allows ({self._max_depth})")

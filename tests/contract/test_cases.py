@@ -198,11 +198,11 @@ class Served:
             return DecisionService(policies, decider, self.audit, metrics.decision)
 
         envoy = service(ext_authz.ReviewedDecider(bare, answers))
-        questions = native.Questions(Documents(MEBI, MAX_DEPTH), "sark/mcp/decision")
+        questions = native.Questions(Documents(MEBI, MAX_DEPTH, 1000), "sark/mcp/decision")
         methods = {
             **native.methods(service(bare), questions, 100),
             ext_authz.CHECK: ext_authz.ExtAuthz(
-                envoy, answers, "envoy/authz/allow", max_input_bytes=MEBI, max_depth=MAX_DEPTH
+                envoy, answers, "envoy/authz/allow", max_input_bytes=MEBI, max_depth=MAX_DEPTH, max_values=1000
             ),
         }
         self._server = GrpcServer(methods, Limits(100, 16 * MEBI, 4 * MEBI), metrics)
@@ -281,7 +281,7 @@ def test_envoy_is_told_the_decision(name: str, served: Served, clock: StillClock
     case = CASES[name]
     clock.time_ns = now_ns(case)
     attributes = json_format.ParseDict(case["input"]["attributes"], AttributeContext())
-    read = InputReader(Projection([()]), MAX_DEPTH).read(attributes).document
+    read = InputReader(Projection([()]), MAX_DEPTH, 1000).read(attributes).document
     assert said({field: read[field] for field in case["input"]}) == said(case["input"])
     answer = served.envoy(CheckRequest(attributes=attributes))
     want = case["want"]

@@ -30,7 +30,9 @@ class DecisionPoint(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.decisions = Decisions(DENY)
-        self._method = ExtAuthz(self.decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30)
+        self._method = ExtAuthz(
+            self.decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30, max_values=1000
+        )
         self._server = grpc.server(ThreadPoolExecutor(2))
         self._server.add_generic_rpc_handlers((self,))
         self.port = self._server.add_insecure_port("127.0.0.1:0")

@@ -12,7 +12,7 @@ from sark_pdp._proto.decision_pb2 import Authorization, CheckRequest
 from sark_pdp.errors import InvalidRequestError
 from sark_pdp.transport.documents import Documents
 
-DOCUMENTS = Documents(max_bytes=1 << 20, max_depth=5)
+DOCUMENTS = Documents(max_bytes=1 << 20, max_depth=5, max_values=1000)
 
 keys = st.text(max_size=3)
 scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5)
@@ -106,9 +106,9 @@ def test_the_size_is_bounded_to_the_byte(form: str) -> None:
     }
     request = CheckRequest(**{form: parts[form]})
     size = len(parts[form]) if form == "input_json" else parts[form].ByteSize()
-    assert Documents(size, 5).of_check(request) == document
+    assert Documents(size, 5, 1000).of_check(request) == document
     with pytest.raises(InvalidRequestError, match=f"^{form}: {size} bytes .* \\({size - 1}\\)$"):
-        Documents(size - 1, 5).of_check(request)
+        Documents(size - 1, 5, 1000).of_check(request)
 
 
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]",:0123456789.eE+-truefalsn\\ud8', max_size=30).map(str.encode))
@@ -128,3 +128,12 @@ def test_whatever_bytes_come_the_outcome_is_an_object_or_a_refusal_that_names_th
     else:
         assert refused.field == "input_json"
         assert "\n" not in str(refused)
+
+
+@pytest.mark.parametrize("text", [b'{"a":[%s]}' % b",".join([b"1"] * 1000), b"{%s}" % b",".join([b'"a":[]'] * 501)])
+def test_too_many_values_are_refused(text: bytes) -> None:
+    """To decode them would delay the answers to everybody else."""
+    with pytest.raises(InvalidRequestError, match=r"^input_json: more values than limits.max_values allows \(1000\)$"):
+        of_json(text)
+    fewer = text.replace(b"1,", b"", 1).replace(b'"a":[],', b"", 1)
+    assert of_json(fewer) == json.loads(fewer)

@@ -31,6 +31,7 @@ CASES = FilePath(__file__).parent.parent / "cases" / "ext_authz"
 
 MAX_INPUT_BYTES = 4096
 MAX_DEPTH = 10
+MAX_VALUES = 1000
 
 
 def cases(file: str) -> list[Any]:
@@ -41,7 +42,9 @@ def service(
     answer: Verdict | Exception, *, nowait: bool = True, paths: Iterable[Path] = ((),)
 ) -> tuple[Decisions, ExtAuthz]:
     decisions = Decisions(answer, nowait=nowait, paths=paths)
-    method = ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=MAX_INPUT_BYTES, max_depth=MAX_DEPTH)
+    method = ExtAuthz(
+        decisions, Answers(), ENTRYPOINT, max_input_bytes=MAX_INPUT_BYTES, max_depth=MAX_DEPTH, max_values=1000
+    )
     return decisions, method
 
 
@@ -217,13 +220,29 @@ def test_a_message_over_the_limit_is_denied_without_being_read() -> None:
     assert len(decisions.requests) == 1
 
 
+@pytest.mark.parametrize(("values", "status"), [(MAX_VALUES, 200), (MAX_VALUES + 1, 400)])
+def test_a_body_of_too_many_values_is_refused_undecoded(values: int, status: int) -> None:
+    """To decode it would delay the answers to everybody else."""
+    headers = {"content-type": "application/json"}
+    asked = message({"request": {"http": {"headers": headers, "body": f"[{','.join('1' * values)}]"}}})
+    decisions, method = service(ALLOW)
+    reply = method.answer(Metadata(), asked)
+    if status == 200:
+        assert response(reply).HasField("ok_response")
+        assert len(decisions.requests[-1].document["parsed_body"]) == values
+    else:
+        assert denial(reply) == (400, "parsed_body: the body has more values than limits.max_values allows")
+
+
 def test_what_may_wait_is_not_answered_at_once() -> None:
     """A decision that is not known, and a message that takes long to read."""
     decisions, method = service(ALLOW, nowait=False)
     assert method.answer_nowait(Metadata(), b"") is None
     _, method = service(ALLOW)
     assert method.answer_nowait(Metadata(), b"x" * (MAX_INPUT_BYTES + 1)) is None
-    large = ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=MAX_DEPTH)
+    large = ExtAuthz(
+        decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=MAX_DEPTH, max_values=MAX_VALUES
+    )
     assert large.answer_nowait(Metadata(), message({"request": {"http": {"host": "x" * 16384}}})) is None
 
 

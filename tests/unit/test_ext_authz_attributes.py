@@ -90,7 +90,7 @@ def paths_into(value: Any, path: Path = ()) -> Iterator[Path]:
 def asked(attributes: dict[str, Any], paths: Iterable[Path]) -> Document:
     """The document that a policy with this projection is asked about."""
     decisions = Decisions(ALLOW, paths=paths)
-    ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30).answer(
+    ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30, max_values=1000).answer(
         Metadata(), message(attributes)
     )
     return decisions.requests[-1].document

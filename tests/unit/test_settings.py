@@ -45,6 +45,7 @@ DEFAULTS = {
     "limits.max_concurrent": 1000,
     "limits.max_batch": 1000,
     "limits.max_depth": 30,
+    "limits.max_values": 20_000,
     "limits.max_message_bytes": 4 * 2**20,
     "shutdown.grace": 10.0,
     "log.level": "info",

@@ -37,7 +37,7 @@ class Input(Struct, frozen=True):
 class InputReader:
     """Reads requests for one entrypoint: of them what it reads, possibly more. Thread-safe."""
 
-    def __init__(self, projection: Projection, max_depth: int) -> None:
+    def __init__(self, projection: Projection, max_depth: int, max_values: int) -> None:
         tree = wanted(projection.paths)
         keys = set() if tree is None else tree.keys()
         attributes = None if tree is None else tree.get("attributes", {})
@@ -56,6 +56,7 @@ class InputReader:
             below is None for key, below in (tree or {}).items() if key != "attributes"
         )
         self._max_depth = max_depth
+        self._max_values = max_values
 
     def read(self, attributes: AttributeContext) -> Input:
         """Raises InvalidRequestError; for path, query and body also where the entrypoint does not read them."""
@@ -129,7 +130,8 @@ class InputReader:
             return None, False
         if _stated_length(headers) > len(content):
             return None, True
-        return parsing.body(headers.get("content-type", ""), content, self._max_depth - 1), False
+        kind = headers.get("content-type", "")
+        return parsing.body(kind, content, self._max_depth - 1, self._max_values), False
 
 
 def _origin(source: AttributeContext.Peer, principal: str, headers: Mapping[str, str]) -> Origin:

@@ -40,13 +40,24 @@ class ExtAuthz:
     kind = Kind.UNARY
 
     def __init__(
-        self, decisions: Decisions, answers: Answers, entrypoint: str, *, max_input_bytes: int, max_depth: int
+        self,
+        decisions: Decisions,
+        answers: Answers,
+        entrypoint: str,
+        *,
+        max_input_bytes: int,
+        max_depth: int,
+        max_values: int,
     ) -> None:
-        """`entrypoint` is asked every time; `max_depth` counts the objects and arrays of the input, itself included."""
+        """`entrypoint` is asked every time; `max_depth` counts the objects and arrays of the input, itself included.
+
+        `max_values` are those of a body that is JSON.
+        """
         self._decisions = decisions
         self._entrypoint = entrypoint
         self._max_input_bytes = max_input_bytes
         self._max_depth = max_depth
+        self._max_values = max_values
         self._answers = answers
         # Replaced with the policy revision, by whichever thread meets it first.
         self._reader: tuple[Entrypoint, InputReader] | None = None
@@ -117,7 +128,8 @@ class ExtAuthz:
     def _reader_of(self, entrypoint: Entrypoint) -> InputReader:
         known = self._reader
         if known is None or known[0] is not entrypoint:
-            known = self._reader = (entrypoint, InputReader(entrypoint.projection, self._max_depth))
+            reader = InputReader(entrypoint.projection, self._max_depth, self._max_values)
+            known = self._reader = (entrypoint, reader)
         return known[1]
 
 

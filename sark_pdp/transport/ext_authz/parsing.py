@@ -8,6 +8,7 @@ import msgspec
 
 from sark_pdp.errors import InvalidRequestError
 from sark_pdp.model import Json
+from sark_pdp.transport.bounds import has_more_values, is_deeper
 
 _NO_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 
@@ -39,14 +40,15 @@ def pairs(field: str, encoded: str) -> dict[str, list[str]]:
     return values
 
 
-def body(content_type: str, content: bytes, max_depth: int) -> Json:
+def body(content_type: str, content: bytes, max_depth: int, max_values: int) -> Json:
     """A body of JSON or of a form as the value that it stands for; None for another type.
 
-    Raises InvalidRequestError where the body is not of its type, or is nested deeper than `max_depth`.
+    Raises InvalidRequestError where the body is not of its type, is nested deeper than `max_depth` or has more values
+    than `max_values`.
     """
     media_type = content_type.lower()
     if "application/json" in media_type:
-        return _json(content, max_depth)
+        return _json(content, max_depth, max_values)
     if "application/x-www-form-urlencoded" in media_type:
         return pairs("parsed_body", content.decode(errors="replace"))
     return None
@@ -54,16 +56,13 @@ def body(content_type: str, content: bytes, max_depth: int) -> Json:
 
 def check_depth(field: str, value: Json, max_depth: int) -> None:
     """Raises InvalidRequestError where objects and arrays are nested deeper than `max_depth`; `{}` is 1 deep."""
-    level = [value]
-    for _ in range(max_depth + 1):
-        level = [item for item in level if type(item) is dict or type(item) is list]
-        if not level:
-            return
-        level = [below for item in level for below in (item.values() if type(item) is dict else item)]
-    raise _too_deep(field)
+    if is_deeper(value, max_depth):
+        raise _too_deep(field)
 
 
-def _json(content: bytes, max_depth: int) -> Json:
+def _json(content: bytes, max_depth: int, max_values: int) -> Json:
+    if has_more_values(content, max_values):
+        raise InvalidRequestError("parsed_body", "the body has more values than limits.max_values allows")
     try:
         value = _decode_json(content)
     except RecursionError:
