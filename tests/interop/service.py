@@ -45,6 +45,14 @@ class Answering:
         return Reply(status=Status.INTERNAL if internal else Status.RESOURCE_EXHAUSTED, details=reason.name)
 
 
+class Denying(Answering):
+    """What it cannot answer it denies, with a status that is OK, as ext_authz does."""
+
+    def refusal(self, reason: Refusal) -> Reply:
+        """See `Method`."""
+        return Reply(reason.name.encode())
+
+
 class Service:
     """The methods, and what they share."""
 
@@ -65,6 +73,8 @@ class Service:
             "/robust.Echo/Raise": Answering(Kind.UNARY, _fail, inline=True),
             "/robust.Echo/RaiseLater": Answering(Kind.UNARY, _fail, inline=False),
             "/robust.Echo/RaiseStream": Answering(Kind.STREAM, _fail, inline=False),
+            "/robust.Echo/Deny": Denying(Kind.UNARY, _fail, inline=True),
+            "/robust.Echo/DenyLater": Denying(Kind.UNARY, _fail, inline=False),
             "/robust.Echo/RaiseWatch": Answering(Kind.WATCH, _fail, inline=False),
         }
 

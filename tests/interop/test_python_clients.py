@@ -121,6 +121,14 @@ def test_what_a_method_raises_ends_one_call(peer: Peer, method: str) -> None:
     assert with_asyncio(peer.port, ask) == (grpc.StatusCode.INTERNAL, b"after")
 
 
+@pytest.mark.parametrize("method", ["Deny", "DenyLater"])
+def test_a_method_that_fails_may_answer_with_a_denial(peer: Peer, method: str) -> None:
+    """Through ext_authz a status that is not OK could be taken for leave to go on."""
+    with grpc.insecure_channel(peer.target) as channel:
+        call: Any = channel.unary_unary(f"/robust.Echo/{method}")
+        assert call(b"", timeout=TIMEOUT) == b"INTERNAL"
+
+
 @pytest.mark.parametrize("carrier", ["front", "grpcio"])
 def test_a_client_may_wait_until_the_server_is_there(carrier: str) -> None:
     with socket.socket() as taken:
