@@ -22,6 +22,10 @@ called := sprintf("%v", [input])
 
 twice := [time.now_ns(), time.now_ns()]
 
+repeated := [x | some n in input.ns; x := sprintf("%v of %v", [n, input.a])]
+
+keys := {sprintf(input.format, [n]): sprintf("%v", [n]) | some n in input.ns}
+
 safe := {"text": object.get({"x": sprintf(input.format, [1])}, "x", "none")}
 
 otherwise := sprintf(input.format, [1])
@@ -30,7 +34,7 @@ otherwise := "undefined" if not sprintf(input.format, [1])
 
 plain := input.a
 """
-HOST_ENTRYPOINTS = ("h/text", "h/called", "h/twice", "h/safe", "h/otherwise", "h/plain")
+HOST_ENTRYPOINTS = ("h/text", "h/called", "h/twice", "h/safe", "h/otherwise", "h/plain", "h/repeated", "h/keys")
 REFUSED = """package r
 
 a := http.send({"method": "GET", "url": input.url})
@@ -112,6 +116,62 @@ def test_a_result_larger_than_the_memory_ends_the_evaluation(
         ask(policy, "h/called", {})
     sprintf.does = "done"
     assert ask(policy, "h/called", {}) == "done"
+
+
+def test_a_call_that_is_repeated_within_an_evaluation_is_made_once(
+    slow_runtime: Runtime, wasm: bytes, sprintf: Sprintf
+) -> None:
+    policy = WasmPolicy(slow_runtime, wasm, b"{}")
+    for does in ("x", True, 7, None, 1.5, ["a", {"b": [1]}], "x" * 5_000, UNDEFINED, BuiltinError("no")):
+        sprintf.does = does
+        for turn in range(2):
+            sprintf.given.clear()
+            answer = ask(policy, "h/repeated", {"ns": [1, 2, 1, 1, 2], "a": turn})
+            assert sprintf.given == [[1, turn], [2, turn]]
+            assert answer == ([] if does is UNDEFINED or isinstance(does, BuiltinError) else [does] * 5)
+
+
+def test_more_calls_than_are_remembered_are_all_made(slow_runtime: Runtime, wasm: bytes) -> None:
+    policy = WasmPolicy(slow_runtime, wasm, b"{}")
+    numbers = list(range(2_000)) * 2
+    expected = [f"{number} of é" for number in numbers]
+    assert ask(policy, "h/repeated", {"ns": numbers, "a": "é"}) == expected
+    assert ask(policy, "h/repeated", {"ns": numbers[:10], "a": "b"}) == [f"{number} of b" for number in numbers[:10]]
+
+
+def test_operands_that_look_alike_are_different_calls(slow_runtime: Runtime, wasm: bytes) -> None:
+    policy = WasmPolicy(slow_runtime, wasm, b"{}")
+    values = [1, "1", True, "true", None, "null", [1], "[1]", ["1"], {"1": 1}, '{"1": 1}', [], {}, "", [""], [[]]]
+    answer = ask(policy, "h/repeated", {"ns": values, "a": 0})
+    assert answer == [
+        *("1 of 0", "1 of 0", "true of 0", "true of 0", "null of 0", "null of 0", "[1] of 0", "[1] of 0"),
+        *('["1"] of 0', '{"1": 1} of 0', '{"1": 1} of 0', "[] of 0", "{} of 0", " of 0", '[""] of 0', "[[]] of 0"),
+    ]
+
+
+def test_a_result_may_be_a_key_again_and_again(slow_runtime: Runtime, wasm: bytes) -> None:
+    policy = WasmPolicy(slow_runtime, wasm, b"{}")
+    for _ in range(3):
+        numbers = list(range(300))
+        assert ask(policy, "h/keys", {"ns": numbers * 2, "format": "%d"}) == {str(n): str(n) for n in numbers}
+
+
+SIZES = [0, 1, 10, 1_023, 1_024, 1_025, 4_094, 4_095, 8_000, 100_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_texts_of_any_length_pass_both_ways(slow_runtime: Runtime, wasm: bytes, size: int) -> None:
+    policy = WasmPolicy(slow_runtime, wasm, b"{}")
+    texts = [letter * size for letter in ("a", "é", "😀", '"', "\x00")]
+    answer = ask(policy, "h/repeated", {"ns": texts, "a": "b"})
+    assert answer == [f"{text} of b" for text in texts]
+
+
+def test_an_operand_in_memory_that_the_module_has_just_taken_is_read(slow_runtime: Runtime, wasm: bytes) -> None:
+    policy = WasmPolicy(slow_runtime, wasm, b"{}")
+    for size in (10, 20_000, 1_000):
+        answer = ask(policy, "h/repeated", {"ns": [f"{'x' * size}{n}" for n in range(40)], "a": 1})
+        assert [text[size:] for text in answer] == [f"{n} of 1" for n in range(40)]
 
 
 @pytest.mark.parametrize("does", [UNDEFINED, BuiltinError("no"), BuiltinError("")])
