@@ -73,7 +73,7 @@ class Event(Struct, frozen=True, gc=False):
     user_agent: str | None
     request_id: str | None
     details: dict[str, Json]
-    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, peer_uid, and input, the input as the policy saw it."""
+    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, peer_uid, and input, as the policy saw it."""
 
 
 class _Details(Struct, frozen=True, gc=False):

@@ -288,7 +288,11 @@ def plainly(record: DecisionRecord, sequence: int) -> dict[str, Any]:
         "ip_address": subjects.ip_address,
         "user_agent": subjects.user_agent,
         "request_id": request.request_id,
-        "details": {key: value for key, value in details.items() if key not in {"action", "peer", "peer_uid"} or value is not None},
+        "details": {
+            key: value
+            for key, value in details.items()
+            if key not in {"action", "peer", "peer_uid"} or value is not None
+        },
     }
 
 
