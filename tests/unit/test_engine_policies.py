@@ -9,8 +9,9 @@ import pytest
 
 from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import LoadedPolicies, Policies, load
+from sark_pdp.engine.preparation import Prepared, combine
 from sark_pdp.engine.wasm.policy import Runtime
-from sark_pdp.errors import BundleError, EvaluationError, NotReadyError, UnknownEntrypointError
+from sark_pdp.errors import BundleActivationError, BundleError, EvaluationError, NotReadyError, UnknownEntrypointError
 from sark_pdp.model import Decision, Outcome, Request, Seconds, Tier
 from sark_pdp.projection import Path as JsonPath
 from sark_pdp.settings import default_bundle
@@ -203,3 +204,62 @@ def test_a_document_is_projected_once_where_a_layer_above_has_done_it(runtime: R
     decision = Evaluator(lambda *_: None).decide(request)
     assert decision.verdict.result == {"b": 2}
     assert decision.projected is request.projected
+
+
+def test_what_is_replaced_is_freed_and_what_is_the_same_goes_on(runtime: Runtime, general_wasm: bytes) -> None:
+    def prepared_with(roles: Any) -> Prepared:
+        return combine({"b": a_bundle(general_wasm, READS_ROLES, {"live": {"roles": roles}, "other": len(roles)})})
+
+    policies = Policies(runtime)
+    first = policies.activate(prepared_with({"dev": 1}))
+    entrypoint = first.entrypoint("t/role")
+    same = policies.activate(prepared_with({"dev": 1}))
+    assert same is not first
+    assert same.instances("t/role") == first.instances("t/role") == 1
+    policies.activate(prepared_with({"dev": 2, "ops": 3}))
+    assert first.instances("t/role") == 0
+    # Whoever still has the former one is answered by it, and leaves nothing behind.
+    assert entrypoint.evaluate(b'{"role":"dev"}') == b"1"
+    assert first.instances("t/role") == 0
+    assert policies.entrypoint("t/role").evaluate(b'{"role":"dev"}') == b"2"
+
+
+def test_as_many_instances_are_made_as_the_former_policies_have(runtime: Runtime, general_wasm: bytes) -> None:
+    policies = Policies(runtime)
+
+    def activate(number: int) -> LoadedPolicies:
+        return policies.activate(combine({"b": a_bundle(general_wasm, READS_ROLES, {"live": {"roles": number}})}))
+
+    busy = activate(1)
+    taken = [busy._modules[key] for key in busy._modules]
+    taken[0].warm(4)
+    assert activate(2).instances("t/role") == 4
+
+
+TRIED: list[tuple[str, str | None]] = [
+    ("t/nothing", None),
+    ("t/conflict_always", None),
+    ("t/aborts", "the entrypoint t/aborts fails on an empty input: the policy needs more memory"),
+]
+
+
+@pytest.mark.parametrize(("name", "problem"), TRIED)
+def test_an_entrypoint_is_tried_before_it_answers(
+    patient_runtime: Runtime, compile_rego: Compile, name: str, problem: str | None
+) -> None:
+    source = """package t
+
+nothing if input.x
+
+conflict_always := 1 if not input.x
+
+conflict_always := 2 if not input.y
+
+aborts := count([text | some x in numbers.range(1, 4000); text := [y | some y in numbers.range(1, x)]])
+"""
+    bundle = a_bundle(compile_rego(source, [entry for entry, _ in TRIED]), reads_everything(name))
+    if problem is None:
+        assert load(bundle, patient_runtime).names == (name,)
+        return
+    with pytest.raises(BundleActivationError, match=problem):
+        load(bundle, patient_runtime)

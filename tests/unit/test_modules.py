@@ -198,3 +198,32 @@ def _require_one_warning(caplog: pytest.LogCaptureFixture, reason: str) -> None:
     assert record.levelno == logging.WARNING
     assert record.message == "compiled policies cannot be kept; each start compiles them"
     assert reason in record.__dict__["reason"]
+
+
+def test_of_what_is_no_longer_used_the_last_few_are_kept(tmp_path: Path, engine: wasmtime.Engine) -> None:
+    modules = Modules(engine, tmp_path)
+    kept = modules.module(WASM)
+    (active,) = tmp_path.iterdir()
+    abandoned, growing = tmp_path / "a.1.part", tmp_path / "b.2.part"
+    former = [tmp_path / f"{number:064x}.cwasm" for number in range(12)]
+    for number, file in enumerate([abandoned, *former]):
+        file.touch()
+        os.utime(file, (1_000_000 + number, 1_000_000 + number))
+    growing.touch()
+    modules.tidy(frozenset({active.stem}))
+    assert sorted(tmp_path.iterdir()) == sorted([active, growing, *former[-8:]])
+    assert modules.module(WASM) is kept
+
+
+def test_the_same_module_is_made_once_while_it_is_used(
+    tmp_path: Path, engine: wasmtime.Engine, compiler: Compiler
+) -> None:
+    modules = Modules(engine, tmp_path)
+    first = modules.module(WASM)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert modules.module(WASM) is first
+    assert compiler.children == 1
+    del first
+    modules.module(WASM)
+    assert compiler.children == 2
