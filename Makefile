@@ -107,6 +107,7 @@ conformance: .venv/.dev tools ## Run OPA's own test cases through the engine; th
 soak: .venv/.dev ## Kill and stop a process among 100,000 decisions, and compare its audit trail with what was answered; call the front a million times
 	SARK_SOAK_DECISIONS=100000 $(BIN)/python -m pytest -rP tests/integration/test_crash.py $(ARGS)
 	SARK_SOAK_CALLS=1000000 $(BIN)/python -m pytest -rP tests/integration/test_front_soak.py $(ARGS)
+	$(BIN)/python -m bench.activation soak
 
 .PHONY: proto
 proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
