@@ -15,8 +15,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from sark_pdp.interfaces import StoreStatistics
-from sark_pdp.observability.fronts import front_families
 from sark_pdp.observability.bundles import BundleReading
+from sark_pdp.observability.fronts import front_families
 from sark_pdp.observability.metrics import Metrics
 
 _CODE_NAMES = (
