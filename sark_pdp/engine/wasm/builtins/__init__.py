@@ -55,6 +55,8 @@ _PLACES: Final = {
     **{f"cast_{kind}": "casts" for kind in ("array", "boolean", "null", "object", "set", "string")},
     # Apart from the rest of their namespace, for what that imports.
     "io.jwt": "jws",
+    "json.match_schema": "schema",
+    "json.verify_schema": "schema",
     "regex.globs_match": "globs",
     **dict.fromkeys(
         ("io.jwt.decode", "io.jwt.verify_hs256", "io.jwt.verify_hs384", "io.jwt.verify_hs512"), "jwt"
