@@ -92,14 +92,14 @@ where
 
 /// How a turn ended that did not end with waiting for the peer.
 enum Turn {
-    /// More calls may have come.
+    /// More may have come.
     Full,
     /// The peer has gone, or broke the protocol: the connection has told it so.
     Ended,
 }
 
 /// Begins the calls that have come and sends the answers that are ready, until there is neither; others have their
-/// turn after `BATCH` calls.
+/// turn after `BATCH` calls or `TURN_BYTES`.
 fn poll_turn<T>(
     connection: &mut Connection<Wire<T>, Bytes>,
     wire: &Wire<T>,
@@ -111,6 +111,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut taken = 0;
+    wire.begin_turn();
     while taken < BATCH {
         while batch.len() < BATCH {
             let polled = connection.poll_accept(cx);
@@ -125,7 +126,11 @@ where
             }
         }
         if batch.is_empty() {
-            return Poll::Pending;
+            return if wire.is_spent() {
+                Poll::Ready(Turn::Full)
+            } else {
+                Poll::Pending
+            };
         }
         taken += batch.len();
         let began = Instant::now();

@@ -30,6 +30,8 @@ pub const KEEPALIVE: Duration = Duration::from_secs(60);
 pub const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
 /// Calls that one connection begins before others have their turn.
 pub const BATCH: usize = 64;
+/// Bytes that are read of one connection before others have their turn: thousands of the smallest frames.
+pub const TURN_BYTES: usize = 32 * 1024;
 
 /// What an operator sets.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::limits::TURN_BYTES;
 use crate::metrics::add;
 use crate::server::Shared;
 
@@ -24,6 +25,8 @@ struct State<T> {
     io: T,
     shared: Arc<Shared>,
     held: BytesMut,
+    /// Bytes that may still be read in this turn.
+    readable: usize,
 }
 
 /// One connection, shared by the protocol and by who says when a turn ends; both are in one task.
@@ -50,6 +53,7 @@ impl<T> Wire<T> {
                 io,
                 shared,
                 held: BytesMut::new(),
+                readable: usize::MAX,
             })),
             holding: Arc::default(),
         }
@@ -58,6 +62,16 @@ impl<T> Wire<T> {
     /// From now on a flush waits for `poll_send`.
     pub fn hold(&self) {
         self.holding.store(true, Relaxed);
+    }
+
+    /// From now on no more than `TURN_BYTES` are read until this is called again.
+    pub fn begin_turn(&self) {
+        self.lock().readable = TURN_BYTES;
+    }
+
+    /// Whether reading stopped for the others' sake. Nobody is woken when it may go on.
+    pub fn is_spent(&self) -> bool {
+        self.lock().readable == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -111,9 +125,14 @@ impl<T: AsyncWrite + Unpin> State<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.lock();
+        if state.readable == 0 {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut state.io).poll_read(cx, buf);
-        add(&state.shared.metrics.bytes_in, buf.filled().len() - before);
+        let read = buf.filled().len() - before;
+        add(&state.shared.metrics.bytes_in, read);
+        state.readable = state.readable.saturating_sub(read);
         polled
     }
 }

@@ -13,10 +13,10 @@ use http::{HeaderMap, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
-use _front::limits::{HANDSHAKE, KEEPALIVE, KEEPALIVE_ANSWER, MESSAGE, STALLED};
+use _front::limits::{HANDSHAKE, KEEPALIVE, KEEPALIVE_ANSWER, MESSAGE, STALLED, TURN_BYTES};
 use _front::server::Shared;
 
-use common::{PREFACE, call_head, connect, http2, message, runtime, shared};
+use common::{PREFACE, call_head, connect, connect_through, http2, message, runtime, shared};
 
 /// The clock of the tests has a grain.
 const GRAIN: Duration = Duration::from_millis(20);
@@ -239,5 +239,26 @@ fn who_resets_what_was_not_looked_at_is_sent_away() {
             said.windows(9 + 8).any(|frame| frame[3] == 7 && frame[13..17] == calm),
             "no GOAWAY with ENHANCE_YOUR_CALM"
         );
+    });
+}
+
+#[test]
+fn a_flood_leaves_others_their_turns() {
+    runtime().block_on(async {
+        let shared = shared();
+        let flood = [PREFACE, &http2(4, 0, 0, b""), &http2(0x77, 0, 0, b"").repeat(100_000)].concat();
+        let (mut peer, _carried) = connect_through(&shared, flood.len());
+        peer.write_all(&flood).await.unwrap();
+        let mut before = 0;
+        while before < flood.len() as u64 {
+            tokio::task::yield_now().await;
+            let read = shared.metrics.bytes_in.load(Relaxed);
+            assert!(
+                read - before <= 2 * TURN_BYTES as u64,
+                "{} bytes at once",
+                read - before
+            );
+            before = read;
+        }
     });
 }

@@ -114,7 +114,12 @@ pub fn runtime() -> Runtime {
 
 /// One connection, and what carries it; call it in a runtime.
 pub fn connect(shared: &Arc<Shared>) -> (DuplexStream, JoinHandle<()>) {
-    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    connect_through(shared, 64 * 1024)
+}
+
+/// The same; this many bytes may be on their way.
+pub fn connect_through(shared: &Arc<Shared>, size: usize) -> (DuplexStream, JoinHandle<()>) {
+    let (ours, theirs) = tokio::io::duplex(size);
     let shared = Arc::clone(shared);
     let carried = tokio::spawn(async move {
         // Its sender lives as long as the connection.
