@@ -91,11 +91,11 @@ class Judge:
         """The sets of bindings."""
         instance.load(_builtins(instance.builtins), self._runtime.new_context, msgspec.json.encode(case.data or {}))
         instance._eval.slots[_WANT_TERM * ffi.VALUE_SLOTS] = 1
-        self._runtime.ticker.want()
         number = instance.entrypoints[compiled.entrypoint]
+        want = self._runtime.ticker.want
         results = [
             element["result"]
-            for element in terms.loads(instance.evaluate(number, case.input_text, self._runtime.ticks))
+            for element in terms.loads(instance.evaluate(number, case.input_text, self._runtime.ticks, want))
         ]
         if compiled.variable is not None:
             return [{compiled.variable: result} for result in results]

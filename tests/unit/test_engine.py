@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,34 @@ def test_a_deadline_longer_than_the_epoch_runs_unasked_is_kept(compiled_folder: 
         policy = WasmPolicy(runtime, general_wasm, LIVE)
         with pytest.raises(EvaluationError, match="ran longer than"):
             ask(policy, "t/loop", LOOP)
+
+
+def test_a_deadline_is_kept_however_late_the_evaluation_begins(
+    compiled_folder: Path, general_wasm: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The epoch rests when it was wanted long enough ago: no evaluation may begin to count after that."""
+    with a_runtime(compiled_folder, Seconds(0.01), 64 * MEBI) as runtime:
+        policy = WasmPolicy(runtime, general_wasm, LIVE)
+        want = runtime.ticker.want
+
+        def late() -> None:
+            want()
+            time.sleep(0.5)
+
+        monkeypatch.setattr(runtime.ticker, "want", late)
+        failures: list[str] = []
+
+        def run() -> None:
+            try:
+                ask(policy, "t/loop", LOOP)
+            except EvaluationError as error:
+                failures.append(str(error))
+
+        # In a thread of its own: nothing but the epoch ends it.
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert failures == ["the policy ran longer than limits.eval_timeout"]
 
 
 LARGE: list[tuple[Any, int]] = [

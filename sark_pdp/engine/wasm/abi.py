@@ -103,10 +103,13 @@ class Instance:
         self._memory.measure()
         self._loaded_size = self._memory.size
 
-    def evaluate(self, entrypoint: int, input_json: bytes, ticks: ffi.Argument) -> bytes:
+    def evaluate(
+        self, entrypoint: int, input_json: bytes, ticks: ffi.Argument, want_ticks: Callable[[], None]
+    ) -> bytes:
         """The result set as JSON: `[{"result":…}]`, or `[]` where it is undefined.
 
-        `ticks` of the epoch is how long it may take. Raises EvaluationError; the instance is of no use then.
+        `ticks` of the epoch is how long it may take, and `want_ticks` makes the epoch advance by as many. Raises
+        EvaluationError; the instance is of no use then.
         """
         heap = self._heap
         length = len(input_json)
@@ -118,6 +121,8 @@ class Instance:
         slots[4 * _SLOTS] = length
         slots[5 * _SLOTS] = heap + length
         ffi.set_epoch_deadline(self.context, ticks)
+        # Not before: ticks that pass before the deadline is set do not count, and no more would come.
+        want_ticks()
         return self._memory.text(self._eval.call())
 
     def growth(self) -> int:

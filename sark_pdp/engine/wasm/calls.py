@@ -125,16 +125,21 @@ class HostCalls:
         if context is None:
             context = self._context = self._new_context()
         number, operands = call
+        short = True
         try:
-            values = [_value(operand) for operand in operands]
+            values: list[Json] = []
+            for operand in operands:
+                if isinstance(operand, int):
+                    values.append(operand)
+                    continue
+                short = short and len(operand) <= _LONGEST_REMEMBERED
+                values.append(operand if isinstance(operand, str) else _value(operand))
             result = self._builtins[number](context, *values)
             found = 0 if result is UNDEFINED else self._given(result)
         except (BuiltinError, terms.TermError, UnicodeEncodeError):
             # Undefined, as in OPA without strict errors.
             found = 0
-        if len(self._remembered) < _REMEMBERED and all(
-            isinstance(operand, int) or len(operand) <= _LONGEST_REMEMBERED for operand in operands
-        ):
+        if short and len(self._remembered) < _REMEMBERED:
             self._remembered[call] = found
         return found
 

@@ -145,10 +145,9 @@ class WasmPolicy:
         return result
 
     def _evaluate(self, instance: Instance, entrypoint: int, input_json: bytes, ticks: ffi.Argument) -> bytes | None:
-        self._runtime.ticker.want()
         began = time.monotonic()
         try:
-            raw = instance.evaluate(entrypoint, input_json, ticks)
+            raw = instance.evaluate(entrypoint, input_json, ticks, self._runtime.ticker.want)
         except EvaluationError:
             # Its heap is in an unknown state.
             instance.close()

@@ -33,7 +33,7 @@ class Ticker:
         self._thread.start()
 
     def want(self) -> None:
-        """Called before each evaluation: the epoch advances for at least the next ticks."""
+        """Called when a deadline was set: the epoch advances by at least `ticks` from now on."""
         if not self._wanted.is_set():
             self._wanted.set()
 
