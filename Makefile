@@ -81,6 +81,10 @@ wheel: .venv/.run ## Build the wheel, with the front in it, into dist/
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist .
 	ls dist
 
+.PHONY: wheel-check
+wheel-check: .venv/.dev wheel ## Install the wheel where there is no cargo, and have it answer a call
+	SARK_WHEEL=$$(ls --sort=time $(CURDIR)/dist/*-abi3-*.whl | head --lines 1) $(BIN)/python -m pytest tests/e2e/test_wheel.py $(ARGS)
+
 .PHONY: policies
 policies: tools ## Check and test the policies
 	@set -x
@@ -104,7 +108,7 @@ conformance: .venv/.dev tools ## Run OPA's own test cases through the engine; th
 	$(BIN)/python -m tests.conformance $(ARGS)
 
 .PHONY: soak
-soak: .venv/.dev ## Kill and stop a process among 100,000 decisions, and compare its audit trail with what was answered; call the front a million times
+soak: .venv/.dev ## Kill and stop a process among 100,000 decisions and compare its audit trail; call the front a million times
 	SARK_SOAK_DECISIONS=100000 $(BIN)/python -m pytest -rP tests/integration/test_crash.py $(ARGS)
 	SARK_SOAK_CALLS=1000000 $(BIN)/python -m pytest -rP tests/integration/test_front_soak.py $(ARGS)
 	$(BIN)/python -m bench.activation soak
