@@ -77,6 +77,10 @@ class AuditSink(Protocol):
     def required(self) -> bool:
         """Whether an answer whose record was dropped must not be given (`audit.on_full: deny`)."""
 
+    @property
+    def keeps(self) -> bool:
+        """False where nothing is kept: what only a record would tell need not be found out."""
+
     def put_nowait(self, record: AuditRecord) -> bool:
         """False where the record had to be dropped; it is counted then."""
 

@@ -13,6 +13,7 @@ _Document: TypeAlias = dict[str, Any]
 _Project: TypeAlias = Callable[[_Document], _Document]
 
 _ABSENT: Final = object()
+_FEW: Final = 32
 
 
 class Projection:
@@ -42,22 +43,23 @@ def _projector(paths: Iterable[Path]) -> _Project:
     whole = tuple(key for key, below in by_key.items() if below == [()])
     parts = tuple((key, _projector(below)) for key, below in by_key.items() if below != [()])
     steps: dict[str, _Project | None] = {**dict.fromkeys(whole), **dict(parts)}
-    count = len(steps)
+    few = len(steps) if len(steps) > _FEW else 0
 
     def project(document: _Document) -> _Document:
-        # What has fewer keys is gone through: either may have thousands.
-        if len(document) < count:
+        # What has fewer keys is gone through: either may have thousands. To ask for one that is not there costs little.
+        if len(document) < few:
             return _of_few(document, steps)
         projected = {}
         for key in whole:
             if key in document:
                 projected[key] = document[key]
         for key, below in parts:
-            value = document.get(key)
-            if type(value) is dict:
-                part = below(value)
-                if part:
-                    projected[key] = part
+            if key in document:
+                value = document[key]
+                if type(value) is dict:
+                    part = below(value)
+                    if part:
+                        projected[key] = part
         return projected
 
     return project

@@ -65,6 +65,7 @@ class MemorySink:
         self.dropped = 0
         self._capacity = capacity
         self.required = deny
+        self.keeps = True
 
     def put_nowait(self, record: AuditRecord) -> bool:
         if len(self.records) >= self._capacity:

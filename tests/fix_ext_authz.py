@@ -56,6 +56,8 @@ class Asked:
 class Decisions:
     """A decision service that answers every request with `answer`, and keeps what it was asked."""
 
+    recording = True
+
     def __init__(self, answer: Verdict | Exception, *, nowait: bool = True, paths: Iterable[Path] = ((),)) -> None:
         self.answer = answer
         self.asked = Asked(paths)

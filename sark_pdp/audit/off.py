@@ -8,6 +8,7 @@ class NoTrail:
     """An AuditSink that costs nothing. Without state, and so thread-safe."""
 
     required = False
+    keeps = False
 
     def put_nowait(self, record: AuditRecord) -> bool:
         """True, for nothing was lost that somebody wanted."""

@@ -58,6 +58,7 @@ class AuditQueue:
         self._spool = spool
         self._clock = clock
         self._source = Source(name, spool.next_number, key, clock)
+        self.keeps = True
         self.required = on_full == "deny"
         """An answer whose record was dropped must not be given."""
         self._capacity = capacity

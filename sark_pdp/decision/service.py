@@ -8,13 +8,12 @@ from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from sark_pdp.errors import DeadlineExceededError, EvaluationError, RequestError
-from sark_pdp.interfaces import AuditSink, Decider, PolicySet, PolicySource
+from sark_pdp.interfaces import AuditSink, Decider, PolicySource
 from sark_pdp.model import (
     NO_DEADLINE,
     Decision,
     DecisionId,
     DecisionRecord,
-    Entrypoint,
     FilterRecord,
     Outcome,
     Request,
@@ -37,18 +36,16 @@ class DecisionService:
     """Asks the next decider and answers for it. Whatever goes wrong there is a denial with a reason."""
 
     def __init__(self, policies: PolicySource, decider: Decider, audit: AuditSink, observe: ObserveDecision) -> None:
-        self._policies = policies
+        # Not methods around these: each answer would pay for the call.
+        self.active = policies.active
+        """Raises NotReadyError."""
+        self.entrypoint = policies.entrypoint
+        """Raises NotReadyError or UnknownEntrypointError."""
+        self.recording = audit.keeps
+        """Whether what a request says of its origin is told to anybody."""
         self._next = decider
         self._audit = audit
         self._observe = observe
-
-    def active(self) -> PolicySet:
-        """Raises NotReadyError."""
-        return self._policies.active()
-
-    def entrypoint(self, name: str) -> Entrypoint:
-        """Raises NotReadyError or UnknownEntrypointError."""
-        return self._policies.entrypoint(name)
 
     def decide(self, request: Request) -> Decision:
         """One decision, recorded. Raises RequestError where there is none."""
@@ -102,11 +99,11 @@ class DecisionService:
             return self._failed(request, _FAILED)
 
     def _recorded(self, request: Request, decision: Decision, began_ns: int) -> Decision:
-        record = DecisionRecord(
-            decision.id, time.time_ns(), request, decision, time.monotonic_ns() - began_ns, request.size
-        )
-        if not self._audit.put_nowait(record) and self._audit.required:
-            decision = self._failed(request, _NOT_RECORDED)
+        if self.recording:
+            took = time.monotonic_ns() - began_ns
+            record = DecisionRecord(decision.id, time.time_ns(), request, decision, took, request.size)
+            if not self._audit.put_nowait(record) and self._audit.required:
+                decision = self._failed(request, _NOT_RECORDED)
         self._observe(decision.verdict.outcome, decision.tier)
         return decision
 

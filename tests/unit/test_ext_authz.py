@@ -261,6 +261,18 @@ def test_the_request_says_who_asked_and_until_when() -> None:
     assert request.max_age is None
 
 
+def test_who_asked_is_not_found_out_where_nobody_is_told() -> None:
+    """Nor is what only the audit trail wants of a body; the decision is the same."""
+    decisions, method = service(ALLOW, paths=[("attributes", "request", "http", "method")])
+    decisions.recording = False
+    http = {"id": "7", "method": "GET", "headers": {"user-agent": "curl/8", "content-type": "application/json"}}
+    attributes = {"source": {"principal": "spiffe://mesh/web"}, "request": {"http": {**http, "body": "[1]"}}}
+    assert response(method.answer(Metadata(), message(attributes))).HasField("ok_response")
+    request = decisions.requests[-1]
+    assert (request.origin, request.request_id) == (Origin(), "-")
+    assert request.document == {"attributes": {"request": {"http": {"method": "GET"}}}}
+
+
 @pytest.mark.parametrize(("http", "expected"), [({"id": "7"}, "7"), ({}, None)])
 def test_a_request_without_an_id_gets_one(http: dict[str, str], expected: str | None) -> None:
     """Envoy's own, else a UUIDv7."""

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pytest
+from envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sark_pdp.model import Document
+from sark_pdp.model import Request
 from sark_pdp.projection import Path, Projection
 from sark_pdp.transport.ext_authz import Answers, ExtAuthz
 from sark_pdp.transport.handler import Metadata
@@ -51,13 +53,14 @@ ATTRIBUTES = st.fixed_dictionaries(
                     {},
                     optional={
                         "method": st.sampled_from(["GET", "POST"]),
-                        "headers": st.dictionaries(KEYS, st.sampled_from(["", "a"]), max_size=3),
+                        "headers": st.dictionaries(KEYS, st.sampled_from(["", "a"]), max_size=3)
+                        | st.just({"content-type": "application/json"}),
                         "headerMap": st.fixed_dictionaries(
                             {"headers": st.lists(st.fixed_dictionaries({"key": KEYS, "rawValue": st.just("YQ==")}))}
                         ),
                         "path": st.sampled_from(["", "/a?b=c"]),
                         "size": st.integers(-(2**63), 2**63 - 1).map(str),
-                        "rawBody": st.just("YQ=="),
+                        "rawBody": st.sampled_from(["MQ==", "eyJhIjp7ImIiOjF9fQ=="]),
                     },
                 ),
             },
@@ -71,7 +74,10 @@ ATTRIBUTES = st.fixed_dictionaries(
 )
 
 
-NAMES = ("source", "address", "socketAddress", "portValue", "request", "http", "headers", "x-user", "size", "time")
+NAMES = (
+    *("parsed_body", "parsed_query", "source_principal", "source", "address", "socketAddress", "portValue"),
+    *("request", "http", "headers", "x-user", "size", "time"),
+)
 
 
 def paths_into(value: Any, path: Path = ()) -> Iterator[Path]:
@@ -87,23 +93,64 @@ def paths_into(value: Any, path: Path = ()) -> Iterator[Path]:
         yield (*path, "below")
 
 
-def asked(attributes: dict[str, Any], paths: Iterable[Path]) -> Document:
-    """The document that a policy with this projection is asked about."""
+def asked(attributes: dict[str, Any], paths: Iterable[Path]) -> Request:
+    """The request that a policy with this projection is asked."""
     decisions = Decisions(ALLOW, paths=paths)
     ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30, max_values=1000).answer(
         Metadata(), message(attributes)
     )
-    return decisions.requests[-1].document
+    return decisions.requests[-1]
 
 
 @given(attributes=ATTRIBUTES, data=st.data())
 def test_what_is_left_out_is_nothing_that_the_policy_reads(attributes: dict[str, Any], data: st.DataObject) -> None:
-    """Only the projected part of a request is converted: for the policy it is as if all of it were."""
-    whole = asked(attributes, [()])
-    every = list(paths_into(whole["attributes"], ("attributes",)))
+    """Only the projected part of a request is converted: for the policy, and so for the key, it is as if all were."""
+    whole = asked(attributes, [()]).document
+    every = list(paths_into(whole))
     some = data.draw(st.lists(st.sampled_from(every), max_size=20))
     # A projection keeps the shorter of two paths, so all of them at once would be the whole.
     leaves = [path for path in every if (*path, "below") in every]
     for paths in [some, leaves, *([path] for path in every)]:
         projection = Projection(paths)
-        assert projection.project(asked(attributes, paths)) == projection.project(whole)
+        request = asked(attributes, paths)
+        wanted = projection.project(whole)
+        assert projection.project(request.document) == wanted
+        assert request.projected is None or request.projected == wanted
+
+
+@given(attributes=ATTRIBUTES)
+def test_what_the_audit_trail_tells_does_not_depend_on_what_is_read(attributes: dict[str, Any]) -> None:
+    """But for what is said nowhere else: the method of HTTP."""
+    whole = asked(attributes, [()])
+    nothing = asked(attributes, [("version",)])
+    assert nothing.origin == whole.origin
+    assert nothing.document.get("parsed_body") == whole.document["parsed_body"]
+
+
+@pytest.mark.parametrize("path", ["/a%2", "/?a=%", "/?a=1;b", "/%zz?x"])
+@pytest.mark.parametrize("reads", [(), ("version",), ("parsed_path",), ("parsed_query", "a")])
+def test_what_is_malformed_is_refused_whatever_is_read(path: str, reads: Path) -> None:
+    decisions = Decisions(ALLOW, paths=[reads])
+    method = ExtAuthz(decisions, Answers(), ENTRYPOINT, max_input_bytes=2**20, max_depth=30, max_values=1000)
+    reply = method.answer(Metadata(), message({"request": {"http": {"path": path}}}))
+    assert CheckResponse.FromString(reply.message).denied_response.status.code == 400
+    assert decisions.requests == []
+
+
+def test_a_policy_is_usually_given_what_was_read_as_it_is() -> None:
+    """The common case is the quick one: nothing has to be told apart after it was read."""
+    paths: list[Path] = [
+        ("attributes", "request", "http", "headers", "x-user"),
+        ("attributes", "request", "http", "method"),
+        ("attributes", "source", "principal"),
+        ("parsed_path",),
+    ]
+    http = {"method": "GET", "headers": {"x-user": "bob", "x-other": "1"}, "path": "/a/b?c=d"}
+    request = asked({"request": {"http": http}, "source": {"principal": "web"}}, paths)
+    assert request.projected == {
+        "attributes": {
+            "request": {"http": {"method": "GET", "headers": {"x-user": "bob"}}},
+            "source": {"principal": "web"},
+        },
+        "parsed_path": ["a", "b"],
+    }

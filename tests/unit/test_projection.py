@@ -115,6 +115,13 @@ def test_projecting_again_changes_nothing(paths: set[Path], document: Any) -> No
     assert typed(projection.project(once)) == typed(once)
 
 
+@given(PATHS, DOCUMENTS)
+def test_paths_that_a_document_has_not_change_nothing(paths: set[Path], document: Any) -> None:
+    """However many there are."""
+    absent = {(*path[:-1], f"absent{number}") for path in paths if path for number in range(50)}
+    assert typed(Projection({*paths, *absent}).project(document)) == typed(Projection(paths).project(document))
+
+
 @given(PATHS)
 def test_no_path_is_below_another(paths: set[Path]) -> None:
     kept = Projection(paths).paths

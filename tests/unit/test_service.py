@@ -71,6 +71,7 @@ class Sink:
         self.takes = True
         self.accepting = True
         self.required = False
+        self.keeps = True
 
     def put_nowait(self, record: AuditRecord) -> bool:
         if self.takes:
@@ -259,6 +260,19 @@ def test_where_records_may_be_dropped_the_answer_stands(parts: Parts, ask: Ask) 
     assert decision is not None
     assert decision.verdict.outcome is Outcome.ALLOW
     assert parts.observed == {(Outcome.ALLOW, Tier.L1): 1}
+
+
+def test_where_nothing_is_kept_no_record_is_made() -> None:
+    below, audit = Answering(), Sink()
+    audit.keeps = False
+    observed: Counter[Outcome] = Counter()
+    service = DecisionService(NoPolicies(), below, audit, lambda outcome, _tier: observed.update([outcome]))
+    for ask in (DecisionService.decide, DecisionService.decide_nowait):
+        decision = ask(service, REQUEST)
+        assert decision is not None
+        assert decision.verdict.outcome is Outcome.ALLOW
+    assert not service.recording
+    assert (audit.records, observed) == ([], {Outcome.ALLOW: 2})
 
 
 def test_a_filter_is_one_record_whose_id_its_decisions_share(parts: Parts) -> None:

@@ -70,7 +70,10 @@ class AttributesReader:
         """The same as `all`, of attributes, their HTTP request and its headers."""
         document = {} if self._rest is None else self._rest(attributes)
         part = self._http(http)
-        found = {key: headers[key] for key in self._headers if key in headers}
+        found = {}
+        for key in self._headers:
+            if key in headers:
+                found[key] = headers[key]
         if found:
             part["headers"] = found
         if part:

@@ -18,6 +18,10 @@ _METADATA: Final = ("metadataContext", "routeMetadataContext")
 # Envoy takes this header from the client's request away and sets it where it sends a body.
 _PARTIAL: Final = "x-envoy-auth-partial-body"
 
+_NO_BODY: Final = (None, False)
+_NOWHERE: Final = Origin()
+_UNTOLD: Final = "-"
+
 # Characters of a header that every audit event keeps; a client may send as many as Envoy lets it.
 _RECORDED: Final = 512
 
@@ -30,14 +34,18 @@ class Input(Struct, frozen=True):
     projected: Document | None
     """What the policy reads; None where it has not been told apart from the rest of the document."""
     origin: Origin
+    """Empty where nobody is told."""
     request_id: str
-    """As in the header `x-request-id`, which Envoy sets, else Envoy's own number of the stream; may be empty."""
+    """As in the header `x-request-id`, which Envoy sets, else Envoy's own number of the stream; may be empty.
+
+    A dash where nobody is told."""
 
 
 class InputReader:
     """Reads requests for one entrypoint: of them what it reads, possibly more. Thread-safe."""
 
-    def __init__(self, projection: Projection, max_depth: int, max_values: int) -> None:
+    def __init__(self, projection: Projection, max_depth: int, max_values: int, *, recorded: bool) -> None:
+        """`recorded`: whether anybody is told of the origin."""
         tree = wanted(projection.paths)
         keys = set() if tree is None else tree.keys()
         attributes = None if tree is None else tree.get("attributes", {})
@@ -51,6 +59,7 @@ class InputReader:
         self._truncated = "truncated_body" in keys
         self._version = "version" in keys
         self._principal = "source_principal" in keys
+        self._recorded = recorded
         # Below the keys that are made here all of a value is taken, whatever part of it is read.
         self._exact = self._attributes.exact and all(
             below is None for key, below in (tree or {}).items() if key != "attributes"
@@ -70,22 +79,24 @@ class InputReader:
             self._check_metadata(part)
             document["attributes"] = part
         self._add_path(document, http.path)
-        body, truncated = self._read_body(http, headers)
+        body, truncated = _NO_BODY
+        if http.body or http.raw_body or _PARTIAL in headers:
+            body, truncated = self._read_body(http, headers)
         if self._body:
             document["parsed_body"] = body
         if self._truncated:
             document["truncated_body"] = truncated
         if self._version:
             document["version"] = _VERSION
-        source = attributes.source
-        principal = source.principal
-        if principal and self._principal:
-            document["source_principal"] = principal
+        if self._principal and attributes.source.principal:
+            document["source_principal"] = attributes.source.principal
         projected = document if self._exact else None
+        if not self._recorded:
+            return Input(document, projected, _NOWHERE, _UNTOLD)
         if body is not None and not self._body:
             # Of an MCP call the trail tells the tool, which is in the body.
             document = {**document, "parsed_body": body}
-        return Input(document, projected, _origin(source, principal, headers), _request_id(headers, http))
+        return Input(document, projected, _origin(attributes.source, headers), _request_id(headers, http))
 
     def _read_whole(self, attributes: AttributeContext, http: AttributeContext.HttpRequest) -> Input:
         """The document with all of its keys; of `attributes` what is read, all headers where Envoy sent them raw."""
@@ -96,11 +107,9 @@ class InputReader:
         self._check_metadata(document["attributes"])
         document["parsed_path"], document["parsed_query"] = parsing.path_and_query(http.path)
         document["parsed_body"], document["truncated_body"] = self._read_body(http, headers)
-        source = attributes.source
-        principal = source.principal
-        if principal:
-            document["source_principal"] = principal
-        return Input(document, None, _origin(source, principal, headers), _request_id(headers, http))
+        if attributes.source.principal:
+            document["source_principal"] = attributes.source.principal
+        return Input(document, None, _origin(attributes.source, headers), _request_id(headers, http))
 
     def _check_metadata(self, attributes: Document) -> None:
         for name in self._metadata:
@@ -134,10 +143,10 @@ class InputReader:
         return parsing.body(kind, content, self._max_depth - 1, self._max_values), False
 
 
-def _origin(source: AttributeContext.Peer, principal: str, headers: Mapping[str, str]) -> Origin:
+def _origin(source: AttributeContext.Peer, headers: Mapping[str, str]) -> Origin:
     # Asked first: a map of protobuf takes three times as long for `get`.
     agent = headers["user-agent"][:_RECORDED] if "user-agent" in headers else ""
-    return Origin(source.address.socket_address.address, agent, principal)
+    return Origin(source.address.socket_address.address, agent, source.principal)
 
 
 def _request_id(headers: Mapping[str, str], http: AttributeContext.HttpRequest) -> str:

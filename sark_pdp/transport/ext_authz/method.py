@@ -17,7 +17,7 @@ from sark_pdp.errors import (
     UnknownEntrypointError,
 )
 from sark_pdp.interfaces import Decider, PolicySource
-from sark_pdp.model import Decision, Entrypoint, Request
+from sark_pdp.model import Entrypoint, Request
 from sark_pdp.transport.ext_authz.answers import Answers, denied
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status, status_of
@@ -32,6 +32,10 @@ _log = logging.getLogger(__name__)
 
 class Decisions(Decider, PolicySource, Protocol):
     """The decision service."""
+
+    @property
+    def recording(self) -> bool:
+        """Whether what a request says of its origin is told to anybody."""
 
 
 class ExtAuthz:
@@ -69,7 +73,9 @@ class ExtAuthz:
         try:
             request = self._request(metadata, message)
             decision = self._decisions.decide_nowait(request)
-            return None if decision is None else self._decided(request, decision)
+            if decision is None:
+                return None
+            return Reply(self._answers.encode(decision, request.entrypoint.revision))
         except RequestError as error:
             return _refused(error)
         except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
@@ -82,7 +88,8 @@ class ExtAuthz:
             return _TOO_LARGE
         try:
             request = self._request(metadata, message)
-            return self._decided(request, self._decisions.decide(request))
+            decision = self._decisions.decide(request)
+            return Reply(self._answers.encode(decision, request.entrypoint.revision))
         except RequestError as error:
             return _refused(error)
         except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
@@ -122,13 +129,12 @@ class ExtAuthz:
             len(message),
         )
 
-    def _decided(self, request: Request, decision: Decision) -> Reply:
-        return Reply(self._answers.encode(decision, request.entrypoint.revision))
-
     def _reader_of(self, entrypoint: Entrypoint) -> InputReader:
         known = self._reader
         if known is None or known[0] is not entrypoint:
-            reader = InputReader(entrypoint.projection, self._max_depth, self._max_values)
+            reader = InputReader(
+                entrypoint.projection, self._max_depth, self._max_values, recorded=self._decisions.recording
+            )
             known = self._reader = (entrypoint, reader)
         return known[1]
 
