@@ -1,6 +1,8 @@
 """Each way to reach the process answers alike: TCP, a Unix socket, TLS and mTLS."""
 
+import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -31,7 +33,7 @@ from tests.fix_native import (
     running,
     wire_policy,
 )
-from tests.fix_serve import Serve, Sidecar, free_port
+from tests.fix_serve import START_TIMEOUT, Serve, Sidecar, free_port
 
 Connect: TypeAlias = Callable[[], Channel]
 
@@ -133,8 +135,12 @@ def channel(request: pytest.FixtureRequest, process: Listening, certificates: Pa
 
 def run_what_is_greeted_with(served: Sidecar) -> int:
     """The exit code of the command that a person is told to try."""
-    _, found, command = served.output.partition("Try:\n")
-    assert found
+    deadline = time.monotonic() + START_TIMEOUT
+    # It is printed once the process serves, and comes to its end with the line of the command.
+    while not (found := re.search(r"Try:\n(.+)\n", served.output)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    command = found[1]
     tried = subprocess.run(["bash", "-c", command], cwd="/", capture_output=True, text=True, timeout=60)
     assert tried.stderr == ""
     return tried.returncode

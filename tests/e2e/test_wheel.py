@@ -28,8 +28,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the programs of an environment with the wheel and what it needs."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-    locked = ["--require-hashes", "--only-binary", ":all:", "--requirement", ROOT / "requirements.lock"]
+    pip: list[str | Path] = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "--no-deps",
+    ]
+    locked: list[str | Path] = [
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--requirement",
+        ROOT / "requirements.lock",
+    ]
     for arguments in (locked, ["--no-index", WHEEL]):
         subprocess.run([*pip, *arguments], check=True, env=without_cargo(os.environ), cwd=folder)
     return folder / "bin"
@@ -57,7 +71,14 @@ def test_its_tag_is_of_the_stable_abi() -> None:
 
 def test_what_it_installs_answers_over_the_front(installed: Path, served: Sidecar) -> None:
     question = '{"action": "tool:list", "user": {"id": "dev-1", "roles": ["developer"]}}'
-    command = [installed / "sark-pdp", "check", "--set", f"address={served.grpc}", "--input", question]
+    command: list[str | Path] = [
+        installed / "sark-pdp",
+        "check",
+        "--set",
+        f"address={served.grpc}",
+        "--input",
+        question,
+    ]
     asked = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=served.folder)
     assert asked.returncode == 0, asked.stderr
     _, metrics = served.get("/metrics")
