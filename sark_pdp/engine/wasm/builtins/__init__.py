@@ -55,6 +55,8 @@ _PLACES: Final = {
     **{f"cast_{kind}": "casts" for kind in ("array", "boolean", "null", "object", "set", "string")},
     # Apart from the rest of their namespace, for what that imports.
     "io.jwt": "jws",
+    "crypto.x509": "x509",
+    "crypto.parse_private_keys": "x509",
     "json.match_schema": "schema",
     "json.verify_schema": "schema",
     "regex.globs_match": "globs",
