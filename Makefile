@@ -73,7 +73,7 @@ interop: .venv/.dev tools ## Let clients call the front that nobody here wrote: 
 .PHONY: fuzz
 fuzz: ## Send nonsense to the front until something breaks; ARGS="-max_total_time=SECONDS" ends it (cargo-fuzz, nightly Rust)
 	@cd front
-	$(CARGO) +nightly fuzz run --fuzz-dir fuzz connection -- -max_len=4096 $(ARGS)
+	$(CARGO) +nightly fuzz run connection -- -max_len=4096 -len_control=0 $(ARGS)
 
 .PHONY: wheel
 wheel: .venv/.run ## Build the wheel, with the front in it, into dist/

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::time::{sleep, timeout};
 
-use super::common::{PREFACE, call_head, connect, http2, message, runtime, shared};
+use super::common::{PREFACE, call_head, connect, http2, message, runtime, shared_and_calm};
 
 /// Longer than any patience of the front, shorter than the age of a connection.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -18,7 +18,7 @@ const MOST: usize = 64 * 1024 * 1024;
 /// Plays one input; panics where the front breaks a promise. Tells how many calls began.
 pub fn play(input: &[u8]) -> u64 {
     let sent = script(input);
-    let shared = shared();
+    let shared = shared_and_calm();
     let runtime = runtime();
     runtime.block_on(async {
         let (peer, carried) = connect(&shared);

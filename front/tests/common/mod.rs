@@ -30,8 +30,11 @@ pub const LIMITS: Limits = Limits {
     max_connection_age: Duration::from_secs(3600),
 };
 
-/// Answers with the message; `panic` in it panics, `later` has a thread of the pool answer.
-struct Echo;
+/// Answers with the message; `later` in front of it has a thread of the pool answer, `panic` at its end panics where
+/// `panics` allows it.
+struct Echo {
+    panics: bool,
+}
 
 impl Method for Echo {
     fn answer_nowait(&self, question: &Question, message: &[u8]) -> Option<Answer> {
@@ -43,7 +46,7 @@ impl Method for Echo {
     }
 
     fn answer(&self, _: &Question, message: &[u8]) -> Answer {
-        assert!(!message.ends_with(b"panic"), "as asked for");
+        assert!(!self.panics || !message.ends_with(b"panic"), "as asked for");
         Answer {
             frame: frame(message),
             ..Answer::default()
@@ -73,6 +76,15 @@ fn refused(details: &str) -> Answer {
 
 /// What connections share: `/a.B/Unary`, `/a.B/Stream` and `/a.B/Watch`.
 pub fn shared() -> Arc<Shared> {
+    shared_by(true)
+}
+
+/// The same; with methods that never panic, whatever is sent.
+pub fn shared_and_calm() -> Arc<Shared> {
+    shared_by(false)
+}
+
+fn shared_by(panics: bool) -> Arc<Shared> {
     let kinds = [("Unary", Kind::Unary), ("Stream", Kind::Stream), ("Watch", Kind::Watch)];
     let routes = kinds.map(|(name, kind)| {
         let name = format!("/a.B/{name}");
@@ -80,7 +92,7 @@ pub fn shared() -> Arc<Shared> {
             name: name.clone(),
             kind,
             wants_pairs: false,
-            method: Box::new(Echo),
+            method: Box::new(Echo { panics }),
             refusals: Refusals {
                 too_many_calls: refused("too many calls"),
                 too_many_bytes: refused("too many bytes"),
