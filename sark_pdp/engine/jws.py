@@ -1,6 +1,7 @@
 """Compact JSON Web Signatures (RFC 7515, RFC 7518) with one key: HS, RS, PS and ES with SHA-256, 384 and 512.
 
-What the key is decides which algorithms count, never the token: a public key cannot be used as an HMAC secret.
+What the key is decides which algorithms count, never the token: a public key cannot be used as an HMAC secret, for
+everybody knows it, and could sign with it.
 `cryptography` is imported where a key is RSA or ECDSA.
 """
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives import hashes
 
 _PEM: Final = b"-----BEGIN "
+_SSH: Final = (b"ssh-", b"ecdsa-", b"---- BEGIN ")
+_ASN1_SEQUENCE: Final = 0x30
 _SIZES: Final = ("256", "384", "512")
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
@@ -61,15 +64,15 @@ def is_valid(token: Token, key: bytes) -> bool:
     if size not in _SIZES or family not in {"HS", "RS", "PS", "ES"}:
         raise BundleSignatureError(f"the algorithm {token.algorithm!r} is not one of HS, RS, PS and ES")
     if family == "HS":
-        if key.startswith(_PEM):
+        if _is_key_pair_part(key):
             raise BundleSignatureError(f"the key is public, and {token.algorithm} needs a secret")
         # Whoever wrote the file may have ended the line, or may have signed with the line end.
         return any(
             hmac.compare_digest(hmac.digest(secret, token.signed, f"sha{size}"), token.signature)
             for secret in {key, key.rstrip(b"\r\n")} - {b""}
         )
-    if not key.startswith(_PEM):
-        raise BundleSignatureError(f"the key is a secret, and {token.algorithm} needs a public key")
+    if _PEM not in key:
+        raise BundleSignatureError(f"{token.algorithm} needs a public key or certificate in PEM; the key is none")
     return _is_valid_public(token, family, _hash(size), _public_key(key))
 
 
@@ -112,8 +115,8 @@ def _signature(signed: bytes, key: bytes, algorithm: str) -> bytes:
 
     family, size = algorithm[:2], algorithm[2:]
     if family == "HS":
-        if key.startswith(_PEM) or not key.rstrip(b"\r\n"):
-            raise BundleSignatureError(f"{algorithm} needs a secret; this key is PEM, or empty")
+        if _is_key_pair_part(key) or not key.rstrip(b"\r\n"):
+            raise BundleSignatureError(f"{algorithm} needs a secret; this key is one of a key pair, or empty")
         return hmac.digest(key.rstrip(b"\r\n"), signed, f"sha{size}")
     digest = _hash(size)
     private = _private_key(key)
@@ -145,7 +148,7 @@ def _public_key(pem: bytes) -> Any:
     if b"PRIVATE KEY-----" in pem:
         raise BundleSignatureError("the verification key is private; whoever verifies needs only the public one")
     try:
-        if pem.startswith(_PEM + b"CERTIFICATE"):
+        if _PEM + b"CERTIFICATE" in pem:
             return load_pem_x509_certificate(pem).public_key()
         return load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
@@ -160,6 +163,29 @@ def _private_key(pem: bytes) -> Any:
         return load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BundleSignatureError("the signing key is no private key in PEM without a password") from None
+
+
+def _is_key_pair_part(key: bytes) -> bool:
+    """Whether this is no secret, but half of a key pair or a certificate, in whatever form tools write them.
+
+    The cases: PEM, which other text may precede; SSH's own formats; DER; and DER as bare base64.
+    """
+    if _PEM in key or key.lstrip().startswith(_SSH):
+        return True
+    try:
+        inner = base64.b64decode(b"".join(key.split()), validate=True)
+    except binascii.Error:
+        inner = b""
+    return any(_is_asn1_sequence(each) for each in (key, key.rstrip(b"\r\n"), inner))
+
+
+def _is_asn1_sequence(content: bytes) -> bool:
+    """Whether these bytes are one SEQUENCE and nothing else, as all keys and certificates in DER are (X.690)."""
+    if len(content) < 2 or content[0] != _ASN1_SEQUENCE:
+        return False
+    length_of_length = content[1] & 0x7F if content[1] & 0x80 else 0
+    length = int.from_bytes(content[2 : 2 + length_of_length]) if length_of_length else content[1]
+    return len(content) == 2 + length_of_length + length
 
 
 def _encoded(content: bytes) -> bytes:

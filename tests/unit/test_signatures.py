@@ -1,5 +1,6 @@
 """Signatures of bundles: what OPA signs is accepted here and the other way round, and nothing else is."""
 
+import base64
 import hmac
 import json
 import subprocess
@@ -196,14 +197,50 @@ def test_json_is_compared_by_what_it_means() -> None:
     verify("b", {**a_signed(), "data.json": b' {"a" : 1}\n'}, GOOD)
 
 
-def test_a_public_key_is_no_secret(keys: Mapping[str, Pair]) -> None:
-    public = keys["RSA"].public.read_bytes()
+def der(public: bytes) -> bytes:
+    return base64.b64decode(b"".join(public.splitlines()[1:-1]))
+
+
+def ssh(public: bytes) -> bytes:
+    return serialization.load_pem_public_key(public).public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "PEM": lambda public: public,
+    "PEM after an empty line": lambda public: b"\n" + public,
+    "PEM after a byte order mark": lambda public: b"\xef\xbb\xbf" + public,
+    "PEM after text, as openssl writes it": lambda public: b"Public-Key: (2048 bit)\n" + public,
+    "DER": der,
+    "DER with a line end": lambda public: der(public) + b"\n",
+    "base64": lambda public: b"".join(public.splitlines(keepends=True)[1:-1]),
+    "SSH": ssh,
+}
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_public_key_is_no_secret(keys: Mapping[str, Pair], algorithm: str, form: str) -> None:
+    public = FORMS[form](pair(keys, algorithm).public.read_bytes())
     # What an attacker would sign with, who knows the public key alone.
     head = jws._encoded(b'{"alg":"HS256"}')
     signed_ = head + b"." + jws._encoded(b"{}")
     token = (signed_ + b"." + jws._encoded(hmac.digest(public, signed_, "sha256"))).decode()
     with pytest.raises(BundleSignatureError, match="the key is public, and HS256 needs a secret"):
         jws.is_valid(jws.parse(token), public)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if "text" in form or "empty" in form])
+def test_text_before_a_public_key_does_not_count(tmp_path: Path, keys: Mapping[str, Pair], form: str) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(FORMS[form](keys["RSA"].public.read_bytes()))
+    verify("b", signed(FILES, keys["RSA"].private.read_bytes(), "RS256", "", ""), read_keys(path))
+
+
+@pytest.mark.parametrize("secret", [b"0", b"0123456789abcdef", b"MIIBIjANBgkqhkiG9w0BAQ==", b"\x30\x82 not DER"])
+def test_a_secret_that_begins_as_a_key_does_is_one(secret: bytes) -> None:
+    verify("b", signed(FILES, secret, "HS256", "", ""), Keys({}, Key(secret)))
 
 
 KEY_FILES: dict[str, tuple[bytes, str]] = {
