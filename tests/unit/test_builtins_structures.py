@@ -1,4 +1,4 @@
-"""`uri`, `graph`, `regex.globs_match`, `cast_*` and `trace` return what OPA returns."""
+"""`uri`, `graph`, `regex.globs_match`, `cast_*`, `trace` and `providers.aws` return what OPA returns."""
 
 from itertools import product
 from typing import Any
@@ -96,6 +96,43 @@ def test_a_cast_is_the_value_where_it_is_of_the_type(name: str) -> None:
     for value in VALUES:
         taken = isinstance(value, kinds[name.removeprefix("cast_")])
         assert (call_builtin(name, [value]) is not UNDEFINED) is taken, value
+
+
+def test_requests_are_signed_for_aws_as_opa_does(rego_oracle: Oracle) -> None:
+    keys = {"aws_service": "s3", "aws_access_key": "A", "aws_secret_access_key": "B", "aws_region": "us-east-1"}
+    configurations: list[Any] = [
+        keys,
+        keys | {"aws_service": "ec2", "aws_session_token": "token"},
+        keys | {"disable_payload_signing": True},
+        keys | {"disable_payload_signing": "true"},
+        keys | {"aws_region": 5},
+        {name: value for name, value in keys.items() if name != "aws_region"},
+        keys | {"other": 1},
+        "x",
+    ]
+    base = {"method": "GET", "url": "https://example.com:80/a b%2fc/é/%FF/%ff/[x]!?q=1&r=%20#f"}
+    requests: list[Any] = [
+        base,
+        base | {"headers": {"X-A": "1", "User-Agent": "me", "authorization": "old", "x-b": 5}},
+        base | {"body": {"b": 1, "a": ["<", None]}},
+        base | {"raw_body": "text", "body": 5},
+        base | {"raw_body": 5},
+        base | {"headers": "x"},
+        base | {"nope": 1},
+        base | {"url": "%"},
+        base | {"url": 5},
+        {"method": "GET"},
+        {"url": "http://h", "method": 5},
+        {"url": "*", "method": "post"},
+        5,
+    ]
+    times: list[Any] = [1767268800123456789, 0, -1, 1.5, "1"]
+    calls: list[Call] = [
+        ("providers.aws.sign_req", [request, configuration, times[0]])
+        for request, configuration in product(requests, configurations)
+    ]
+    calls += [("providers.aws.sign_req", [base, keys, time]) for time in times]
+    assert differences(rego_oracle, calls) == []
 
 
 def test_what_takes_too_long_fails_the_evaluation() -> None:

@@ -45,8 +45,8 @@ _REFUSED: Final = {
 _PLACES: Final = {
     # Modules of the name of their namespace.
     **{name: name for name in (
-        "base64url", "crypto", "glob", "graph", "hex", "json", "net", "numbers", "object", "rand", "regex", "semver",
-        "strings", "time", "units", "uri", "urlquery", "uuid", "yaml",
+        "base64url", "crypto", "glob", "graph", "hex", "json", "net", "numbers", "object", "providers", "rand", "regex",
+        "semver", "strings", "time", "units", "uri", "urlquery", "uuid", "yaml",
     )},
     # Built-ins without a namespace.
     "sprintf": "strings",

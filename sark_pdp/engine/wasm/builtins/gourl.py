@@ -29,6 +29,7 @@ _ZONE: Final = re.compile(
     re.VERBOSE,
 )
 """What a zone may have escaped: what a host may have as it is, the space, and the percent sign."""
+_ESCAPED_PATH: Final = re.compile(r"[A-Za-z0-9._~/!$&'()*+,;=:@\[\]%-]*")
 _PATH_SAFE: Final = "$&+,/:;=@-_.~"
 _FRAGMENT_SAFE: Final = "$&+,/:;=?@-_.~!()*"
 
@@ -47,6 +48,8 @@ class Url(Struct, frozen=True):
     """With its port."""
     path: str = ""
     raw_path: str = ""
+    escaped_path: str = ""
+    """As Go writes the path: as it was where that was right."""
     omit_host: bool = False
     force_query: bool = False
     raw_query: str = ""
@@ -77,7 +80,7 @@ def parse_url(text: str) -> Url:
     rest, _, raw_fragment = raw.decode("latin-1").partition("#")
     if _CONTROL.search(rest):
         raise BuiltinError("a URL with a control character")
-    fields = {"path": "*"} if rest == "*" else _parsed(rest)
+    fields = {"path": "*", "escaped_path": "*"} if rest == "*" else _parsed(rest)
     if raw_fragment:
         fields |= _unescaped_and_raw("fragment", raw_fragment, _FRAGMENT_SAFE)
     return Url(**{name: _utf8(value) if type(value) is str else value for name, value in fields.items()})  # type: ignore[arg-type]
@@ -105,7 +108,11 @@ def _parsed(rest: str) -> dict[str, str | bool | None]:
         fields |= _authority(scheme, authority)
     elif scheme and rest.startswith("/"):
         fields["omit_host"] = True
-    return fields | _unescaped_and_raw("path", rest, _PATH_SAFE)
+    fields |= _unescaped_and_raw("path", rest, _PATH_SAFE)
+    right = _ESCAPED_PATH.fullmatch(rest) is not None
+    return fields | {
+        "escaped_path": rest if right else quote_from_bytes(str(fields["path"]).encode("latin-1"), _PATH_SAFE)
+    }
 
 
 def _unescaped_and_raw(name: str, raw: str, safe: str) -> dict[str, str | bool | None]:
