@@ -3,7 +3,9 @@
 `transport` and `cli` translate them, once each.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_MOST_CHARACTERS: Final = 1000
 
 
 class SarkError(Exception):
@@ -19,10 +21,17 @@ class SettingsError(StartError):
 
 
 class BundleError(SarkError):
-    """A bundle cannot be read, verified, built or activated."""
+    """A bundle cannot be read, verified, built or activated.
+
+    The message may repeat what a stranger wrote into the bundle: it is one printable line of bounded length.
+    """
 
     reason: ClassVar[str] = "invalid"
     """What metrics call it."""
+
+    def __init__(self, message: str) -> None:
+        shortened = message if len(message) <= _MOST_CHARACTERS else f"{message[:_MOST_CHARACTERS]} …"
+        super().__init__("".join(each if each.isprintable() else "�" for each in shortened))
 
 
 class BundleSourceError(BundleError):

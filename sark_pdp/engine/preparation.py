@@ -4,6 +4,7 @@ Decoding and encoding data holds the interpreter for milliseconds per megabyte, 
 Where there is much of it a child process of low priority does that, and this one is handed the result as bytes.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -112,13 +113,23 @@ def prepare(contents: Sequence[Content], max_bytes: int) -> Prepared:
     `max_bytes` is the most that each archive may unpack to. Raises BundleError, and OSError where the child failed.
     """
     total = sum(unpacked_size(packed) for content in contents for packed in content.archives)
-    if total > _INLINE_BYTES:
-        return _prepare_in_child(_Order(tuple(contents), max_bytes))
-    return prepare_here(contents, max_bytes)
+    if total <= _INLINE_BYTES:
+        # Where it is larger than it says, or too large, the child tells which.
+        with contextlib.suppress(BundleSizeError):
+            return prepare_here(contents, min(max_bytes, _INLINE_BYTES))
+    return _prepare_in_child(_Order(tuple(contents), max_bytes))
 
 
 def prepare_here(contents: Sequence[Content], max_bytes: int) -> Prepared:
     """The same in this process."""
+    try:
+        return _prepare_here(contents, max_bytes)
+    except RecursionError:
+        labels = ", ".join(content.label for content in contents)
+        raise BundleError(f"bundle {labels}: the data is nested too deeply") from None
+
+
+def _prepare_here(contents: Sequence[Content], max_bytes: int) -> Prepared:
     read = {
         content.name: read_archives(content.label, content.archives, max_bytes=max_bytes, keys=content.keys)
         for content in contents

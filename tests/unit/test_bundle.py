@@ -309,6 +309,23 @@ def test_a_member_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None
     tracemalloc.stop()
 
 
+def test_an_archive_of_more_files_than_anybody_needs_is_refused(tmp_path: Path) -> None:
+    folder = tarfile.TarInfo("d")
+    folder.type = tarfile.DIRTYPE
+    with pytest.raises(BundleError, match="holds more than 20000 files and folders"):
+        read(tmp_path, gzip.compress(folder.tobuf() * 20_001 + bytes(1024), 1))
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "\x1b[2J\n"])
+def test_a_message_is_one_short_printable_line_whatever_it_repeats(tmp_path: Path, name: str) -> None:
+    files = {".manifest": manifest(wasm=[{"entrypoint": name, "module": "/none.wasm"}]), "data.json": b"{}"}
+    with pytest.raises(BundleError) as caught:
+        read_files(tmp_path, files)
+    message = str(caught.value)
+    assert len(message) < 1100
+    assert message.isprintable()
+
+
 NAMES = st.lists(st.text("abc.-é", min_size=1, max_size=5), min_size=1, max_size=3).map("/".join)
 FILES = st.dictionaries(
     NAMES.filter(lambda name: not {".", ".."} & set(name.split("/"))), st.binary(max_size=1500), max_size=6

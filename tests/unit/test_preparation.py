@@ -1,5 +1,6 @@
 """Several bundles become one set of modules: whose data is seen by whom, and which fingerprints change with it."""
 
+import gzip
 from typing import Any
 
 import pytest
@@ -100,6 +101,22 @@ def test_data_alone_decides_nothing(patient_runtime: Runtime) -> None:
     prepared = prepare_here([content("d", data_bundle({"a": {}}))], LIMIT)
     with pytest.raises(BundleActivationError, match=r"no policy\.wasm is in d: only data"):
         load_prepared(prepared, patient_runtime, None)
+
+
+def test_a_bundle_that_is_larger_than_it_says_is_read_by_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {**data_bundle({"a": {}}), "a/b/data.json": b" " * (1 << 21) + b"1"}
+    # The trailer of gzip is that of its last member.
+    packed = pack_archive(files, level=1) + gzip.compress(b"")
+    here: list[int] = []
+    monkeypatch.setattr(preparation, "combine", lambda bundles: here.append(len(bundles)))
+    prepared = prepare([Content("d", "d", (packed,))], LIMIT)
+    assert ([bundle.name for bundle in prepared.bundles], here) == (["d"], [])
+
+
+def test_data_that_is_nested_too_deeply_is_refused_by_name(make_bundle: MakeBundle) -> None:
+    deep = delta_bundle([{"op": "upsert", "path": "/facts" + "/a" * 100_000, "value": 1}])
+    with pytest.raises(BundleError, match="^bundle p: the data is nested too deeply$"):
+        prepare_here([content("p", make_bundle(), deep)], LIMIT)
 
 
 def test_a_child_prepares_the_same(make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
