@@ -60,6 +60,7 @@ _PLACES: Final = {
     "json.match_schema": "schema",
     "json.verify_schema": "schema",
     "regex.globs_match": "globs",
+    "strings.render_template": "template",
     **dict.fromkeys(
         ("io.jwt.decode", "io.jwt.verify_hs256", "io.jwt.verify_hs384", "io.jwt.verify_hs512"), "jwt"
     ),
