@@ -48,11 +48,14 @@ SCHEMAS: list[Any] = [
     {"$ref": "#/x~1y/~0z", "x/y": {"~z": {"type": "null"}}},
     {"$id": "http://e.org/root.json", "$ref": "#/definitions/a", "definitions": {"a": {"type": "string"}}},
 
-      {"$id": "http://e.org/root.json", "items": {"$ref": "a.json"}, "definitions": {"a": {"$id": "a.json", "type": "null"}}},
+      {"$id": "http://e.org/root.json", "items": {"$ref": "a.json"}, "definitions": {"a": {"$id": "a.json",
+     "type": "null"}}},
 
-      {"id": "http://e.org/r", "properties": {"a": {"$ref": "other"}}, "definitions": {"o": {"id": "other", "type": "string"}}},
+      {"id": "http://e.org/r", "properties": {"a": {"$ref": "other"}}, "definitions": {"o": {"id": "other",
+     "type": "string"}}},
 
-      {"$schema": DRAFT.format(4), "minimum": 2, "exclusiveMinimum": True, "const": 5, "propertyNames": False, "if": False},
+      {"$schema": DRAFT.format(4), "minimum": 2, "exclusiveMinimum": True, "const": 5, "propertyNames": False,
+     "if": False},
     {"$schema": DRAFT.format(6), "exclusiveMinimum": 2, "const": 3, "if": {}, "then": False},
     {"$schema": DRAFT.format(7), "exclusiveMaximum": 2, "if": {}, "then": {"type": "string"}}, {"$schema": "urn:other"},
     {"allOf": [{"properties": {"a": {"type": "string"}}}, {"required": ["b"]}]}, True, False, [], "true", "{", "5",
