@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -105,11 +105,11 @@ class Seen:
         self.activated_: list[str] = []
         self.failures: list[tuple[str, str]] = []
 
-    def activated(self, bundle: PreparedBundle, policies: LoadedPolicies, took: Seconds) -> None:
-        """Keeps the revision."""
+    def activated(self, bundles: Sequence[PreparedBundle], policies: LoadedPolicies, took: Seconds) -> None:
+        """Keeps the revisions."""
         del policies
         assert took > 0
-        self.activated_.append(bundle.revision)
+        self.activated_ += [bundle.revision for bundle in bundles]
 
     def failed(self, name: str, error: Exception, *, news: bool) -> None:
         """Keeps what is new."""

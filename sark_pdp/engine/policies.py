@@ -156,7 +156,7 @@ def load_prepared(prepared: Prepared, runtime: Runtime, former: LoadedPolicies |
                 entrypoints[stated.name] = LoadedEntrypoint(policy, module.revision, stated)
     except BundleError as error:
         LoadedPolicies(prepared, entrypoints, modules).close(former)
-        raise BundleActivationError(f"{module.path}: {error}") from error
+        raise BundleActivationError(f"bundle {module.bundle}: {module.path}: {error}") from error
     return LoadedPolicies(prepared, entrypoints, modules)
 
 

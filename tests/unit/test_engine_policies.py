@@ -73,7 +73,7 @@ def test_a_policy_sees_only_the_input_that_it_is_said_to_read(runtime: Runtime, 
 
 
 def test_an_entrypoint_that_the_module_lacks_is_refused(runtime: Runtime, general_wasm: bytes) -> None:
-    with pytest.raises(BundleError, match=r"^policy\.wasm: the module has no entrypoint 't/gone'"):
+    with pytest.raises(BundleError, match=r"^bundle [^ ]+: policy\.wasm: the module has no entrypoint 't/gone'"):
         load(a_bundle(general_wasm, reads_everything("t/gone")), runtime)
 
 

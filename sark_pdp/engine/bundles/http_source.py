@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from msgspec import Struct
 
+from sark_pdp.addresses import TcpAddress
 from sark_pdp.engine.bundles.sources import Delivery, InterruptedFetchError, Versions
 from sark_pdp.errors import BundleSizeError, BundleSourceError
 from sark_pdp.model import Seconds
@@ -65,13 +66,10 @@ class HttpSource:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._interrupted = False
-        self._fetching = False
 
-    def fetch(self, known: Versions, wait: Seconds) -> Delivery | None:
+    def fetch(self, known: Versions, wait: Seconds) -> Delivery:
         """Asks once, and follows redirects."""
         wait = wait if self._waits else Seconds(0.0)
-        with self._lock:
-            self._interrupted, self._fetching = False, True
         began = time.monotonic()
         try:
             delivery = self._fetch(urlsplit(self._location.url), known, wait)
@@ -83,28 +81,24 @@ class HttpSource:
             raise BundleSourceError(f"bundle {self.label}: {_said(error)}") from None
         finally:
             with self._lock:
-                self._fetching = False
-        if delivery is None and wait and time.monotonic() - began < wait / 2:
+                interrupted, self._interrupted = self._interrupted, False
+        if interrupted:
+            # An answer without a length looks whole wherever it is cut.
+            raise InterruptedFetchError
+        if delivery.packed is None and wait and time.monotonic() - began < wait / 2:
             # It says that nothing changed without having waited for it.
             self._waits = False
         return delivery
 
-    @property
-    def waits(self) -> bool:
-        """Whether the server answers only when there is something new, as far as is known."""
-        return self._waits
-
     def interrupt(self) -> None:
-        """Cuts the connection of a fetch that is going on."""
+        """Cuts the connection of a fetch that is going on, or of the next: one may be about to begin."""
         with self._lock:
-            if not self._fetching:
-                return
             self._interrupted = True
             if self._socket is not None:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _fetch(self, url: SplitResult, known: Versions, wait: Seconds) -> Delivery | None:
+    def _fetch(self, url: SplitResult, known: Versions, wait: Seconds) -> Delivery:
         headers = self._headers(known, wait)
         for _ in range(_MOST_REDIRECTS + 1):
             with self._connected(url, wait) as connection:
@@ -115,8 +109,8 @@ class HttpSource:
                 if answer.status not in _REDIRECTS:
                     return self._read(answer, known)
                 target = urlsplit(urljoin(url.geturl(), answer.headers.get("Location", "")))
-            if target.scheme not in {"http", "https"} or (url.scheme, target.scheme) == ("https", "http"):
-                raise BundleSourceError(f"bundle {self.label}: the server redirects away from {url.scheme}")
+            if not _may_redirect(url, target):
+                raise BundleSourceError(f"bundle {self.label}: the server redirects to where anybody could answer")
             if (target.scheme, target.netloc) != (url.scheme, url.netloc):
                 # The token is for the server that is configured.
                 headers.pop("Authorization", None)
@@ -130,7 +124,7 @@ class HttpSource:
             "User-Agent": "sark-pdp",
             "Prefer": f"{modes};wait={int(wait)}" if wait else modes,
         }
-        if known.active and not known.whole:
+        if known.active:
             headers["If-None-Match"] = known.active
         if (file := self._location.token_file) is not None:
             try:
@@ -144,18 +138,21 @@ class HttpSource:
     def _connected(self, url: SplitResult, wait: Seconds) -> Iterator[http.client.HTTPConnection]:
         """A connection that `interrupt` can cut, and that is cut when an answer takes too long, however it drips."""
         host = url.hostname or ""
-        connection: http.client.HTTPConnection
-        if url.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                host, url.port, timeout=self._patience, context=self._tls_context()
-            )
-        else:
-            connection = http.client.HTTPConnection(host, url.port, timeout=self._patience)
+        tls = self._tls_context() if url.scheme == "https" else None
+        connection = (
+            http.client.HTTPConnection(host, url.port)
+            if tls is None
+            else http.client.HTTPSConnection(host, url.port, context=tls)
+        )
         watch: threading.Timer | None = None
         try:
-            connection.connect()
             # Kept here: the connection forgets its socket when the answer says that it closes.
-            opened = connection.sock
+            opened = connection.sock = socket.create_connection((host, connection.port), self._patience)
+            secured: ssl.SSLSocket | None = None
+            if tls is not None:
+                # Its handshake comes later, when it can be cut: a server could drip it for hours.
+                secured = tls.wrap_socket(opened, server_hostname=host, do_handshake_on_connect=False)
+                opened = connection.sock = secured
             with self._lock:
                 if self._interrupted:
                     raise InterruptedFetchError
@@ -163,6 +160,8 @@ class HttpSource:
             watch = threading.Timer(wait + _DOWNLOAD, _cut, (opened,))
             watch.daemon = True
             watch.start()
+            if secured is not None:
+                secured.do_handshake()
             yield connection
         finally:
             if watch is not None:
@@ -186,9 +185,9 @@ class HttpSource:
             self._tls = (marks, context)
         return self._tls[1]
 
-    def _read(self, answer: http.client.HTTPResponse, known: Versions) -> Delivery | None:
+    def _read(self, answer: http.client.HTTPResponse, known: Versions) -> Delivery:
         if answer.status == HTTPStatus.NOT_MODIFIED and known.active:
-            return None
+            return Delivery(None, known.active)
         if answer.status != HTTPStatus.OK:
             reason = answer.reason if answer.reason.isprintable() else ""
             raise BundleSourceError(f"bundle {self.label}: the server answers {answer.status} {reason}".rstrip())
@@ -222,6 +221,17 @@ class HttpSource:
 
     def _too_large(self) -> BundleSizeError:
         return BundleSizeError(f"bundle {self.label}: is larger than the {self._max_bytes} bytes allowed")
+
+
+def _may_redirect(url: SplitResult, target: SplitResult) -> bool:
+    """Plain HTTP leads to other machines only from where it did already: there a bundle has to be signed."""
+    if not target.hostname or target.scheme not in {"http", "https"}:
+        return False
+    return target.scheme == "https" or (url.scheme == "http" and (_is_here(target) or not _is_here(url)))
+
+
+def _is_here(url: SplitResult) -> bool:
+    return TcpAddress(url.hostname or "", 0).loopback
 
 
 def _cut(opened: socket.socket) -> None:

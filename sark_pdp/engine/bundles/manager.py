@@ -11,7 +11,7 @@ from sark_pdp.engine.bundles.sources import FileSource, Source
 from sark_pdp.engine.bundles.supply import BundleOptions, Supply
 from sark_pdp.engine.policies import BundleState, LoadedPolicies, Policies
 from sark_pdp.engine.preparation import Content, Prepared, PreparedBundle, prepare
-from sark_pdp.errors import InvalidRequestError
+from sark_pdp.errors import BundleSizeError, InvalidRequestError
 from sark_pdp.model import Seconds
 
 _RELOAD: Final = Seconds(120.0)
@@ -21,15 +21,18 @@ _RELOAD: Final = Seconds(120.0)
 class Observer(Protocol):
     """Whoever wants to know what became of bundles. Called by any thread, one call at a time for each bundle."""
 
-    def activated(self, bundle: PreparedBundle, policies: LoadedPolicies, took: Seconds) -> None:
-        """A new content of this bundle answers from now on."""
+    def activated(self, bundles: Sequence[PreparedBundle], policies: LoadedPolicies, took: Seconds) -> None:
+        """New contents of these bundles answer from now on; the first time that is all of them."""
 
     def failed(self, name: str, error: Exception, *, news: bool) -> None:
         """What is active stays. `news`: the time before nothing failed, or something else."""
 
 
 class Bundles:
-    """Owns the supplies. `_lock` is held while bundles are put together and activated; `_active` are the last ones."""
+    """Owns the supplies. `_lock` is held while bundles are put together and activated.
+
+    `_active` are the last ones, written under it and read by any thread.
+    """
 
     def __init__(
         self, policies: Policies, configured: Sequence[tuple[BundleOptions, Source]], max_bytes: int, observer: Observer
@@ -39,7 +42,7 @@ class Bundles:
         self._max_bytes = max_bytes
         self._observer = observer
         self._lock = threading.Lock()
-        self._active: Prepared | None = None
+        self._active: tuple[PreparedBundle, ...] = ()
         self._supplies = {
             options.name: Supply(options, source, self._accept, self._note) for options, source in configured
         }
@@ -66,7 +69,7 @@ class Bundles:
 
     def states(self) -> tuple[BundleState, ...]:
         """In the order of the settings."""
-        return tuple(supply.state for supply in self._supplies.values())
+        return tuple(self._state(supply) for supply in self._supplies.values())
 
     def reload(self, name: str) -> BundleState:
         """Asks for a bundle now, and waits until it is activated or refused. An empty name means the only one.
@@ -80,39 +83,51 @@ class Bundles:
         if supply is None:
             raise InvalidRequestError("name", f"there is no bundle {name!r}; the configured ones are {names}")
         if supply.reload(_RELOAD):
-            return supply.state
-        return replace(supply.state, error=f"it takes longer than {_RELOAD:.0f} s, and goes on")
+            return self._state(supply)
+        return replace(self._state(supply), error=f"it takes longer than {_RELOAD:.0f} s, and goes on")
 
     def ask_all_now(self) -> None:
         """The same for all, without waiting."""
         for supply in self._supplies.values():
             supply.ask_now()
 
+    def _state(self, supply: Supply) -> BundleState:
+        for bundle in self._active:
+            if bundle.name == supply.name:
+                return BundleState(bundle.name, bundle.revision, bundle.digest, supply.error)
+        return BundleState(supply.name, error=supply.error)
+
     def _accept(self, supply: Supply, content: Content) -> PreparedBundle:
         """Activates it with the others; until all have come once, it is only looked through."""
         with self._lock:
             began = time.monotonic()
-            others = [each.content for each in self._supplies.values() if each is not supply]
-            present = [other for other in others if other is not None]
-            prepared = prepare([content, *present], self._max_bytes)
+            contents = [content if each is supply else each.content for each in self._supplies.values()]
+            present = [each for each in contents if each is not None]
+            prepared = prepare(present, self._max_bytes)
             (changed,) = (bundle for bundle in prepared.bundles if bundle.name == supply.name)
-            if len(present) == len(others):
-                self._activate(prepared, changed, began)
-            supply.content = replace(content, archives=content.archives[-changed.archives :])
+            archives = content.archives[-changed.archives :]
+            # Deltas are held as long as their bundle.
+            if sum(map(len, archives)) > self._max_bytes:
+                raise BundleSizeError(
+                    f"bundle {content.label}: is larger with its deltas than the {self._max_bytes} bytes allowed"
+                )
+            if len(present) == len(contents):
+                self._activate(prepared, began)
+            supply.content = replace(content, archives=archives)
+            for other in self._supplies.values():
+                if other is not supply:
+                    other.reconsider()
             return changed
 
-    def _activate(self, prepared: Prepared, changed: PreparedBundle, began: float) -> None:
-        if self._active is not None and _digests(self._active) == _digests(prepared):
+    def _activate(self, prepared: Prepared, began: float) -> None:
+        former = {bundle.name: bundle.digest for bundle in self._active}
+        news = tuple(bundle for bundle in prepared.bundles if former.get(bundle.name) != bundle.digest)
+        if not news:
             # The same files, packed in another way.
             return
         policies = self._policies.activate(prepared)
-        # Modules and data are in the policies: these would be a second copy.
-        self._active = replace(prepared, modules=())
-        self._observer.activated(changed, policies, Seconds(time.monotonic() - began))
+        self._active = prepared.bundles
+        self._observer.activated(news, policies, Seconds(time.monotonic() - began))
 
     def _note(self, supply: Supply, error: Exception, news: bool) -> None:  # noqa: FBT001
         self._observer.failed(supply.name, error, news=news)
-
-
-def _digests(prepared: Prepared) -> dict[str, str]:
-    return {bundle.name: bundle.digest for bundle in prepared.bundles}

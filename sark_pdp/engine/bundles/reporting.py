@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from uuid_utils import uuid7
 
@@ -25,14 +25,15 @@ class Reporter:
         self._metrics = metrics
         self._on_active = on_active
 
-    def activated(self, bundle: PreparedBundle, policies: LoadedPolicies, took: Seconds) -> None:
-        """One log line, one event, one observation."""
+    def activated(self, bundles: Sequence[PreparedBundle], policies: LoadedPolicies, took: Seconds) -> None:
+        """One observation; a log line and an event for each bundle."""
         self._metrics.activation.observe(took)
-        self._metrics.bundles.activated(bundle.name)
         self._on_active(policies)
-        details: dict[str, Json] = {"bundle": bundle.name, "revision": bundle.revision, "digest": bundle.digest}
-        self._record("policy_activated", "low", details)
-        _log.info("a bundle is active", extra={**details, "entrypoints": policies.names, "seconds": round(took, 3)})
+        for bundle in bundles:
+            self._metrics.bundles.activated(bundle.name)
+            details: dict[str, Json] = {"bundle": bundle.name, "revision": bundle.revision, "digest": bundle.digest}
+            self._record("policy_activated", "low", details)
+            _log.info("a bundle is active", extra={**details, "entrypoints": policies.names, "seconds": round(took, 3)})
 
     def failed(self, name: str, error: Exception, *, news: bool) -> None:
         """All are counted; logged and audited is what is new. A source that does not answer has refused nothing."""

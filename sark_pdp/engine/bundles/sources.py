@@ -24,9 +24,10 @@ class Versions(Struct, frozen=True):
 
 
 class Delivery(Struct, frozen=True):
-    """A bundle, or a delta of one."""
+    """What is there now."""
 
-    packed: bytes
+    packed: bytes | None
+    """A bundle, or a delta of one; None where it is a version that is known."""
     version: str
     """Empty where the source does not know."""
 
@@ -41,15 +42,15 @@ class Source(Protocol):
     label: str
     """What messages call it."""
 
-    def fetch(self, known: Versions, wait: Seconds) -> Delivery | None:
-        """What is there now; None where it is what is known.
+    def fetch(self, known: Versions, wait: Seconds) -> Delivery:
+        """What is there now.
 
         With `wait` above zero it may take as long to see whether something changes. Raises BundleError, and
         InterruptedFetchError.
         """
 
     def interrupt(self) -> None:
-        """Ends a fetch that waits."""
+        """Ends a fetch that waits, or else the next one."""
 
 
 class FileSource:
@@ -60,13 +61,13 @@ class FileSource:
         self._path = path
         self._max_bytes = max_bytes
 
-    def fetch(self, known: Versions, wait: Seconds) -> Delivery | None:
+    def fetch(self, known: Versions, wait: Seconds) -> Delivery:
         """Never waits."""
         del wait
         try:
             version = self._version()
             if version == known.seen:
-                return None
+                return Delivery(None, version)
             packed = self._packed()
             # Changed while it was read: what was read may be half of the one and half of the other.
             return Delivery(packed, version if version == self._version() else "")
@@ -104,7 +105,8 @@ class FileSource:
 def _mark(file: Path) -> str:
     """Changes with each change of the file, and where another takes its place."""
     found = file.stat()
-    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+    # The time of a change can be set back, as tools that copy do; that of the status cannot.
+    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

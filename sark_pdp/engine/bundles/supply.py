@@ -12,8 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from sark_pdp.engine.bundles.keeping import Keeper, Kept
-from sark_pdp.engine.bundles.sources import Delivery, InterruptedFetchError, Source, Versions
-from sark_pdp.engine.policies import BundleState
+from sark_pdp.engine.bundles.sources import InterruptedFetchError, Source, Versions
 from sark_pdp.engine.preparation import Content, PreparedBundle
 from sark_pdp.engine.signatures import read_keys
 from sark_pdp.errors import BundleError
@@ -64,7 +63,8 @@ Note = Callable[["Supply", Exception, bool], None]
 
 
 class Supply:
-    """One bundle. Its thread fetches and activates; `_changed` guards what other threads see and ask for."""
+    """One bundle. Its thread fetches and activates, and alone writes what others read without a lock: `_error`,
+    `_refused`. `_changed` guards what they ask for."""
 
     def __init__(self, options: BundleOptions, source: Source, accept: Accept, note: Note) -> None:
         self.name = options.name
@@ -77,7 +77,8 @@ class Supply:
         self._versions = Versions()
         self._refused: _Refusal | None = None
         self._loaded = False
-        self._state = BundleState(options.name)
+        self._digest = ""
+        self._error = ""
         self._changed = threading.Condition()
         self._asked = 0
         self._answered = 0
@@ -85,9 +86,9 @@ class Supply:
         self._thread = threading.Thread(target=self._run, name=f"bundle {options.name}", daemon=True)
 
     @property
-    def state(self) -> BundleState:
-        """Now."""
-        return self._state
+    def error(self) -> str:
+        """Why what was delivered last is not used, or why nothing is delivered; empty where all is well."""
+        return self._error
 
     def load(self) -> None:
         """Asks the source once, before the thread is started. Raises BundleError, and OSError of this machine."""
@@ -123,6 +124,11 @@ class Supply:
         """The same without waiting."""
         self.reload(Seconds(0.0))
 
+    def reconsider(self) -> None:
+        """Looks again at what was refused, if something was: another bundle changed, which may have been the reason."""
+        if self._refused is not None:
+            self.ask_now()
+
     def close(self, timeout: Seconds) -> None:
         """Ends the thread, which may be in the middle of an activation: that is left alone after `timeout` seconds."""
         with self._changed:
@@ -154,7 +160,7 @@ class Supply:
             except Exception as error:  # noqa: BLE001  # a thread that ends would freeze the policies in silence
                 self._fail(error)
                 failures += 1
-                pause = self._retry(failures)
+                pause = self._retry(failures, error)
             else:
                 failures = 0
                 held_back = wait and time.monotonic() - began >= wait / 2
@@ -173,10 +179,13 @@ class Supply:
         interval = self._options.interval
         return interval * random.uniform(1 - _JITTER, 1 + _JITTER) if interval else None  # noqa: S311
 
-    def _retry(self, failures: int) -> float | None:
+    def _retry(self, failures: int, error: Exception) -> float | None:
         longest = self._options.interval or (_LONGEST_RETRY if self._options.wait else 0.0)
         if not longest:
             return None
+        if not isinstance(error, BundleError):
+            # This machine is at fault: a child that memory is lacking for, say, is not started each second.
+            longest = max(longest, _LONGEST_RETRY)
         return min(longest, _FIRST_RETRY * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _look(self, wait: Seconds) -> bool:
@@ -184,27 +193,31 @@ class Supply:
         if self._refused is not None and time.monotonic() > self._refused.until:
             self._forget_refusal()
         delivery = self._source.fetch(self._versions, wait)
-        if delivery is None:
-            # What was delivered last is still there: good, or refused.
-            self._tell("" if self._refused is None else str(self._refused.error))
+        if delivery.packed is None:
+            if delivery.version == self._versions.active:
+                # What was refused is gone.
+                self._refused = None
+            self._error = "" if self._refused is None else str(self._refused.error)
             return False
-        return self._receive(delivery)
+        return self._receive(delivery.packed, delivery.version)
 
-    def _receive(self, delivery: Delivery) -> bool:
-        self._seen(delivery.version)
+    def _receive(self, packed: bytes, version: str) -> bool:
+        self._seen(version)
         held = () if self.content is None else self.content.archives
-        digest = sha256(delivery.packed).digest()
+        digest = sha256(packed).digest()
         if held and digest == sha256(held[-1]).digest():
             self._refused = None
-            self._activated(delivery.version)
-            self._tell("")
+            self._activated(version)
+            self._error = ""
             return False
         if self._refused is not None and digest == self._refused.digest:
             raise self._refused.error
         try:
-            news = self._take((*held, delivery.packed), delivery.version)
+            news = self._take((*held, packed), version)
         except BundleError as error:
             self._refused = _Refusal(digest, error, time.monotonic() + _REFUSAL)
+            # A delta may be refused for what it was applied to, or since the key is another one: a whole bundle helps.
+            self._versions = Versions(self._versions.active, version, whole=True)
             raise
         except BaseException:
             # Not for what it holds: the same is tried again.
@@ -216,15 +229,15 @@ class Supply:
     def _take(self, archives: tuple[bytes, ...], version: str) -> bool:
         if len(archives) > _MOST_DELTAS + 2:
             raise BundleError(f"more than {_MOST_DELTAS} deltas came in a row, and no whole bundle")
-        former = self._state.digest
         key_file = self._options.key_file
         keys = None if key_file is None else read_keys(key_file)
         content = Content(self.name, self._source.label, archives, keys)
         prepared = self._accept(self, content)
         self._activated(version)
-        self._state = BundleState(self.name, prepared.revision, prepared.digest)
+        self._error = ""
         if self._options.keeper is not None and self.content is not None:
             self._options.keeper.store(Kept(self._source.label, version, self.content.archives))
+        former, self._digest = self._digest, prepared.digest
         return prepared.digest != former
 
     def _seen(self, version: str) -> None:
@@ -239,11 +252,8 @@ class Supply:
         # A file counts as unseen then, and is read again.
         self._seen("")
 
-    def _tell(self, error: str) -> None:
-        self._state = BundleState(self.name, self._state.revision, self._state.digest, error)
-
     def _fail(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
-        news = text != self._state.error
-        self._tell(text)
+        news = text != self._error
+        self._error = text
         self._note(self, error, news)
