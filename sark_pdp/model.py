@@ -74,7 +74,7 @@ class Entrypoint(Protocol):
         """The result as JSON, None where it is undefined; raises EvaluationError."""
 
     def evaluate_nowait(self, input_json: bytes) -> bytes | None:
-        """The same within about 1 ms; raises WouldWaitError where it takes longer."""
+        """The same within about 1 ms; raises WouldWaitError where it takes longer, or the input is long."""
 
 
 class Origin(Struct, frozen=True):
@@ -85,7 +85,7 @@ class Origin(Struct, frozen=True):
     identity: str = ""
     """The verified identity of the peer: a SAN of its certificate."""
     uid: int | None = None
-    """Of the process at the other end of a Unix socket, as the kernel tells; no name, so that it is not taken for one."""
+    """Of the process at the other end of a Unix socket, as the kernel tells; no name, lest it be taken for one."""
 
 
 class Request(Struct, frozen=True):

@@ -17,8 +17,6 @@ Evaluate = Callable[[bytes], bytes | None]
 ObserveEvaluation = Callable[[str, Outcome, Seconds], None]
 """Called with the entrypoint, the outcome and the time that an evaluation took."""
 
-_INLINE_BYTES: Final = 16 * 1024
-"""A longer input is not given to a policy where nothing may wait: reading it alone takes long."""
 _REMEMBERED: Final = 256
 _LONG: Final = 1024
 """Bytes of a result; what a longer one means is not kept."""
@@ -45,11 +43,9 @@ class Evaluator:
     def decide_nowait(self, request: Request) -> Decision | None:
         """None where the evaluation takes longer than about 1 ms, or the input is long. Raises EvaluationError."""
         projected = _projected(request)
-        input_json = _encode(projected)
-        if len(input_json) > _INLINE_BYTES:
-            return None
+        evaluate = request.entrypoint.evaluate_nowait
         try:
-            return self._decide(request.entrypoint.name, request.entrypoint.evaluate_nowait, projected, input_json)
+            return self._decide(request.entrypoint.name, evaluate, projected, _encode(projected))
         except WouldWaitError:
             return None
 

@@ -29,7 +29,7 @@ class NativeMethod:
         try:
             return Reply(self._answer(metadata, message))
         except RequestError as error:
-            return refused(error)
+            return self._refused(error, message)
         except Exception:  # noqa: BLE001  # one call fails, not the process
             _log.exception("a call failed", extra={"method": type(self).__name__})
             return self.refusal(Refusal.INTERNAL)
@@ -45,6 +45,11 @@ class NativeMethod:
         if reason is Refusal.TOO_LARGE:
             return Reply(status=Status.INVALID_ARGUMENT, details=f"message: {reason.value}")
         return Reply(status=Status.RESOURCE_EXHAUSTED, details=reason.value, trailing=RETRY_PUSHBACK)
+
+    def _refused(self, error: RequestError, message: bytes) -> Reply:
+        """What to say to a message that gets no decision."""
+        del message
+        return refused(error)
 
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
         raise NotImplementedError

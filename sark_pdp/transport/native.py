@@ -18,7 +18,7 @@ from sark_pdp.errors import InvalidRequestError, RequestError
 from sark_pdp.interfaces import PolicySet
 from sark_pdp.model import Document, Outcome, Request, Seconds
 from sark_pdp.transport.documents import Documents
-from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, refused, status_of
+from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, status_of
 from sark_pdp.transport.method import NativeMethod, parsed
 from sark_pdp.transport.responses import Responses
 from sark_pdp.transport.wire import embedded, tag
@@ -95,7 +95,7 @@ class Check(NativeMethod):
             decision = self._service.decide_nowait(request)
             return None if decision is None else Reply(self._responses.encode(request, decision))
         except RequestError as error:
-            return refused(error)
+            return self._refused(error, message)
 
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
         request = self._request(metadata, message)
@@ -138,22 +138,14 @@ class CheckStream(Check):
 
     kind = Kind.STREAM
 
-    def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
-        """As `Check`, but for errors."""
-        reply = super().answer_nowait(metadata, message)
-        return reply if reply is None or reply.message else None
-
     def refusal(self, reason: Refusal) -> Reply:
         """A status where the stream is refused as a whole, else an answer: it says so of one message."""
         if reason is Refusal.TOO_MANY_CALLS:
             return super().refusal(reason)
         return Reply(_no_decision("", reason.value))
 
-    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
-        try:
-            return super()._answer(metadata, message)
-        except RequestError as error:
-            return _no_decision(_request_id(message), str(error))
+    def _refused(self, error: RequestError, message: bytes) -> Reply:
+        return Reply(_no_decision(_request_id(message), str(error)))
 
 
 def _no_decision(request_id: str, reason: str) -> bytes:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from sark_pdp.model import PolicyRevision, Verdict
+from sark_pdp.model import Outcome, PolicyRevision, Verdict
 
 _MOST: Final = 1024
 _LONG: Final = 1024
 """Bytes of a result; what is made of a longer one is not kept, which bounds the whole to a few MiB."""
+
+_ERROR: Final = Outcome.ERROR
 
 T = TypeVar("T")
 
@@ -30,7 +32,8 @@ class Remembered(Generic[T]):
         if known is not None and known[0] is verdict and known[1] == revision:
             return known[2]
         made = self._make(verdict, revision)
-        if len(verdict.result_json) + len(verdict.reason) <= _LONG:
+        # An error is a verdict of its own each time: kept, it would only take the place of others.
+        if verdict.outcome is not _ERROR and len(verdict.result_json) + len(verdict.reason) <= _LONG:
             if len(self._known) >= _MOST:
                 self._known.clear()
             self._known[id(verdict)] = (verdict, revision, made)

@@ -241,6 +241,18 @@ def test_a_stream_answers_in_order_each_as_it_comes_and_outlives_bad_items(wired
     assert answers.code().name == "OK"
 
 
+def test_a_decision_that_a_stream_cannot_say_is_recorded_once(wired: Sidecar, channel: Channel) -> None:
+    """Known at once or not: what was decided is not decided again to say that it cannot be said."""
+    large = asking("paths", request_id=str(uuid.uuid4()), parameters={"number": 10**400})
+    answers = channel.stream(iter([large.SerializeToString()] * 3 + [asking("deny").SerializeToString()]))
+    *unsaid, last = [wire.CheckResponse.FromString(answer) for answer in answers]
+    for answer in unsaid:
+        assert (answer.request_id, answer.outcome, answer.allow) == (large.request_id, ERROR, False)
+        assert answer.reason == "parameters: a number is too large for filtered_parameters"
+    event(wired.spool_dir, last.decision_id)
+    assert len([each for each in events(wired.spool_dir) if each.request_id == large.request_id]) == len(unsaid)
+
+
 @pytest.mark.parametrize("field", ["tool", "server"])
 def test_a_filter_names_what_is_allowed_and_is_audited_as_one_event(
     wired: Sidecar, channel: Channel, field: str

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
-from sark_pdp.errors import BundleError, EvaluationError
+from sark_pdp.errors import BundleError, EvaluationError, WouldWaitError
 from sark_pdp.model import Document, Seconds
 from tests.fix_engine import MEBI, a_runtime, ask
 
@@ -139,6 +139,18 @@ def test_large_inputs_are_evaluated_beside_small_ones(patient: WasmPolicy) -> No
     for document, size in LARGE * 2:
         assert ask(patient, "t/size", document) == size
         assert ask(patient, "t/yes", ALICE) is True
+
+
+@pytest.mark.parametrize(("padding", "quick"), [(0, False), (16 * 1024, True)])
+def test_a_long_input_does_not_tell_how_quick_short_ones_are(patient: WasmPolicy, padding: int, quick: bool) -> None:
+    """Only short ones are evaluated where nothing may wait: whoever sends long ones must not slow the others down."""
+    document = {"many": ["a"] * 40, "padding": "x" * padding}
+    number = patient.entrypoint("t/loop")
+    assert ask(patient, "t/loop", document) is None
+    assert patient._paces[number].quick is quick
+    with pytest.raises(WouldWaitError, match="the input is long" if padding else "not a quick one"):
+        patient.evaluate_nowait(number, msgspec.json.encode(document))
+    assert patient._paces[number].quick is quick
 
 
 def test_growing_inputs_grow_the_memory(patient: WasmPolicy) -> None:

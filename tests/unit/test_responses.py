@@ -132,6 +132,17 @@ def test_what_is_long_is_made_each_time(length: int, made: int) -> None:
     assert make.made == made
 
 
+def test_an_error_takes_no_place() -> None:
+    """Whoever sees to it that a policy fails again and again must not make the answers to others dear."""
+    make = Counting()
+    remembered = Remembered(make)
+    usual = a_verdict("usual")
+    for number in range(3000):
+        assert remembered.get(Verdict(Outcome.ERROR, str(number)), PolicyRevision("r")) == f"{number} r"
+        assert remembered.get(usual, PolicyRevision("r")) == "usual r"
+    assert make.made == 3001
+
+
 def test_what_is_kept_does_not_grow_without_end_and_is_never_mixed_up() -> None:
     """Most of these verdicts are gone by the time that others come, and their addresses with them."""
     remembered = Remembered(Counting())
