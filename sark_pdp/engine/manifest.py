@@ -18,6 +18,8 @@ from sark_pdp.projection import Path as JsonPath
 MANIFEST = ".manifest"
 EVERYTHING: tuple[JsonPath, ...] = ((),)
 VERSION = 1
+MAX_ROOTS = 1000
+"""Each is compared with each."""
 
 
 class Reads(Struct, frozen=True):
@@ -79,7 +81,7 @@ class Manifest(Struct, frozen=True):
 
 
 def decode_manifest(label: Label, content: bytes | memoryview | None) -> Manifest:
-    """Raises BundleError where it is missing, no JSON, of wrong types, or has roots of which one contains another."""
+    """Raises BundleError where it is missing, no JSON, of wrong types, or has too many roots, or one within another."""
     if content is None:
         raise BundleError(f"bundle {label}: holds no .manifest, which names the entrypoints")
     try:
@@ -90,6 +92,8 @@ def decode_manifest(label: Label, content: bytes | memoryview | None) -> Manifes
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle {label}: .manifest is not valid JSON: {error}") from None
     roots = manifest.owned()
+    if len(roots) > MAX_ROOTS:
+        raise BundleError(f"bundle {label}: .manifest has {len(roots)} roots; no more than {MAX_ROOTS} are taken")
     for index, root in enumerate(roots):
         for other in roots[index + 1 :]:
             if overlap(root, other):

@@ -86,6 +86,10 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
     "entrypoint": ({"roots": ["facts"]}, "the entrypoint p/marks lies outside of its roots"),
     "a longer name": ({"roots": ["p", "fact"]}, "the data at facts lies outside of its roots"),
     "below the data": ({"roots": ["p", "facts/other"]}, "the data at facts/mark lies outside of its roots"),
+    "more roots than anybody needs": (
+        {"roots": [f"r{number}" for number in range(1001)]},
+        "has 1001 roots; no more than",
+    ),
     "roots within roots": ({"roots": ["p", "facts", "p/q"]}, "has the roots 'p' and 'p/q', which overlap"),
 }
 
@@ -115,7 +119,7 @@ def test_a_bundle_that_is_larger_than_it_says_is_read_by_the_child(monkeypatch: 
 
 def test_data_that_is_nested_too_deeply_is_refused_by_name(make_bundle: MakeBundle) -> None:
     deep = delta_bundle([{"op": "upsert", "path": "/facts" + "/a" * 100_000, "value": 1}])
-    with pytest.raises(BundleError, match="^bundle p: the data is nested too deeply$"):
+    with pytest.raises(BundleError, match=r"^bundle p: the data is nested too deeply$"):
         prepare_here([content("p", make_bundle(), deep)], LIMIT)
 
 
