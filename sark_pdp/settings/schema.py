@@ -169,7 +169,7 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     max_batch: Annotated[int, Meta(description="Requests of one `CheckBatch`, resources of one `Filter`.", ge=1)] = 1000
     max_depth: Annotated[int, Meta(description="Nesting of an input document.", ge=1, le=200)] = 30
     max_values: Annotated[
-        int, Meta(description="Values of a JSON document: to read very many delays everybody's answers.", ge=1)
+        int, Meta(description="Values of a document: to read very many delays everybody's answers.", ge=1)
     ] = 20_000
     max_message_bytes: Annotated[Bytes, Meta(description="One gRPC message.", ge=1, le=2**31 - 1)] = Bytes(2**22)
 

@@ -19,14 +19,15 @@ _WINDOW: Final = 64 * 1024
 def has_more_values(text: bytes, most: int) -> bool:
     """Whether a JSON text has more commas, objects and arrays than this, which is one less than its values at the most.
 
-    Quick where it has not, and where it is short.
+    Quick where it has not, and where it is short. True as well where there are more strings than so many values and
+    their names can be: of such a text, which may be nothing but quotes, no more is looked at.
     """
     if len(text) <= most or _separators(text, 0, len(text), most) <= most:
         return False
     found = position = 0
-    for string in _STRING.finditer(text):
+    for number, string in enumerate(_STRING.finditer(text)):
         found += _separators(text, position, string.start(), most)
-        if found > most:
+        if found > most or number > 2 * most:
             return True
         position = string.end()
     return found + _separators(text, position, len(text), most) > most

@@ -58,3 +58,18 @@ def test_a_string_that_does_not_end_is_gone_through_once(tail: bytes) -> None:
     """Each escaped quote tried anew would take hours."""
     assert has_more_values(b"," * 10 + b'"' + b'\\",' * 300_000 + tail, 9)
     assert not has_more_values(b"," * 10 + b'"' + b'\\",' * 300_000 + tail, 10)
+
+
+@given(VALUES)
+def test_no_value_has_more_strings_than_are_looked_at(value: Any) -> None:
+    """Names of the longest object and all: what is no more than allowed is read to its end."""
+    text = json.dumps({"": value, '"': {f"{each}": "," for each in range(9)}}).encode()
+    assert not has_more_values(text, separators(value) + 11)
+
+
+def test_a_text_of_nothing_but_quotes_is_not_gone_through_to_its_end() -> None:
+    """Each pair takes a microsecond, and there may be half a million in what nobody has parsed yet."""
+    quotes = b'"' + b"," * 11 + b'"' + b'""' * 20
+    assert not has_more_values(quotes, 11)
+    assert not has_more_values(quotes, 10)
+    assert has_more_values(quotes, 9)

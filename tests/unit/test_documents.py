@@ -55,6 +55,33 @@ def test_both_forms_of_a_document_are_the_same_and_bounded_by_depth_alike(docume
                 DOCUMENTS.of_check(request)
 
 
+@given(objects, st.integers(0, 8))
+@example({"a": {}}, 1)
+@example({"a": [[], {}]}, 5)
+def test_both_forms_of_a_document_are_bounded_by_the_same_number_of_values(document: dict[str, Any], most: int) -> None:
+    bounded = Documents(max_bytes=1 << 20, max_depth=100, max_values=most)
+    others = [
+        CheckRequest(input=struct(document)),
+        CheckRequest(authorization=Authorization(user=struct(document))),
+    ]
+    try:
+        assert bounded.of_check(CheckRequest(input_json=json.dumps(document).encode())) == document
+    except InvalidRequestError:
+        for request in others:
+            with pytest.raises(InvalidRequestError, match=rf": more values than limits\.max_values allows \({most}\)$"):
+                bounded.of_check(request)
+    else:
+        assert [bounded.of_check(request) for request in others] == [document, {"user": document}]
+
+
+def test_the_parts_of_an_authorization_share_its_values() -> None:
+    bounded = Documents(max_bytes=1 << 20, max_depth=5, max_values=5)
+    part = struct({"a": 1, "b": [1]})
+    assert bounded.of_check(CheckRequest(authorization=Authorization(user=part, tool=struct({"a": 1}))))
+    with pytest.raises(InvalidRequestError, match=r"^authorization\.tool: more values"):
+        bounded.of_check(CheckRequest(authorization=Authorization(user=part, tool=part)))
+
+
 @given(objects)
 def test_the_parts_of_an_authorization_and_a_resource_lie_one_level_deeper(document: dict[str, Any]) -> None:
     request = CheckRequest(authorization=Authorization(user=struct(document)))

@@ -220,16 +220,29 @@ def test_a_message_over_the_limit_is_denied_without_being_read() -> None:
     assert len(decisions.requests) == 1
 
 
+def json_body(values: int) -> str:
+    return f"[{','.join('1' * values)}]"
+
+
+def form_body(values: int) -> str:
+    return "&".join("1" * values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [("application/json", json_body), ("application/x-www-form-urlencoded", form_body)]
+)
 @pytest.mark.parametrize(("values", "status"), [(MAX_VALUES, 200), (MAX_VALUES + 1, 400)])
-def test_a_body_of_too_many_values_is_refused_undecoded(values: int, status: int) -> None:
-    """To decode it would delay the answers to everybody else."""
-    headers = {"content-type": "application/json"}
-    asked = message({"request": {"http": {"headers": headers, "body": f"[{','.join('1' * values)}]"}}})
+def test_a_body_of_too_many_values_is_refused_undecoded(
+    values: int, status: int, kind: str, body: Callable[[int], str]
+) -> None:
+    """To decode it, or to make a key of it, would delay the answers to everybody else."""
+    asked = message({"request": {"http": {"headers": {"content-type": kind}, "body": body(values)}}})
     decisions, method = service(ALLOW)
     reply = method.answer(Metadata(), asked)
     if status == 200:
         assert response(reply).HasField("ok_response")
-        assert len(decisions.requests[-1].document["parsed_body"]) == values
+        parsed = decisions.requests[-1].document["parsed_body"]
+        assert len(parsed if kind == "application/json" else parsed["1"]) == values
     else:
         assert denial(reply) == (400, "parsed_body: the body has more values than limits.max_values allows")
 

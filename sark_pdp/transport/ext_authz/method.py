@@ -55,7 +55,7 @@ class ExtAuthz:
     ) -> None:
         """`entrypoint` is asked every time; `max_depth` counts the objects and arrays of the input, itself included.
 
-        `max_values` are those of a body that is JSON.
+        `max_values` are those of a body that is parsed.
         """
         self._decisions = decisions
         self._entrypoint = entrypoint

@@ -50,6 +50,8 @@ def body(content_type: str, content: bytes, max_depth: int, max_values: int) -> 
     if "application/json" in media_type:
         return _json(content, max_depth, max_values)
     if "application/x-www-form-urlencoded" in media_type:
+        if content.count(b"&") >= max_values:
+            raise _too_many()
         return pairs("parsed_body", content.decode(errors="replace"))
     return None
 
@@ -62,7 +64,7 @@ def check_depth(field: str, value: Json, max_depth: int) -> None:
 
 def _json(content: bytes, max_depth: int, max_values: int) -> Json:
     if has_more_values(content, max_values):
-        raise InvalidRequestError("parsed_body", "the body has more values than limits.max_values allows")
+        raise _too_many()
     try:
         value = _decode_json(content)
     except RecursionError:
@@ -76,6 +78,10 @@ def _json(content: bytes, max_depth: int, max_values: int) -> Json:
     if content.count(b"{") + content.count(b"[") > max_depth:
         check_depth("parsed_body", value, max_depth)
     return value
+
+
+def _too_many() -> InvalidRequestError:
+    return InvalidRequestError("parsed_body", "the body has more values than limits.max_values allows")
 
 
 def _too_deep(field: str) -> InvalidRequestError:
