@@ -64,10 +64,7 @@ class BundleState(msgspec.Struct, frozen=True):
 class LoadedPolicies:
     """The entrypoints of one activation."""
 
-    def __init__(
-        self, prepared: Prepared, entrypoints: Mapping[str, LoadedEntrypoint], modules: Mapping[_ModuleKey, WasmPolicy]
-    ) -> None:
-        self.bundles = prepared.bundles
+    def __init__(self, entrypoints: Mapping[str, LoadedEntrypoint], modules: Mapping[_ModuleKey, WasmPolicy]) -> None:
         self.names = tuple(sorted(entrypoints))
         self._entrypoints = entrypoints
         self._modules = modules
@@ -155,9 +152,9 @@ def load_prepared(prepared: Prepared, runtime: Runtime, former: LoadedPolicies |
             for stated in module.entrypoints:
                 entrypoints[stated.name] = LoadedEntrypoint(policy, module.revision, stated)
     except BundleError as error:
-        LoadedPolicies(prepared, entrypoints, modules).close(former)
+        LoadedPolicies(entrypoints, modules).close(former)
         raise BundleActivationError(f"bundle {module.bundle}: {module.path}: {error}") from error
-    return LoadedPolicies(prepared, entrypoints, modules)
+    return LoadedPolicies(entrypoints, modules)
 
 
 def _loaded(module: PreparedModule, data_json: bytes, runtime: Runtime, former: LoadedPolicies | None) -> WasmPolicy:

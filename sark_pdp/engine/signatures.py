@@ -18,7 +18,6 @@ from sark_pdp.engine.archive import Label
 from sark_pdp.errors import BundleSignatureError
 
 SIGNATURES: Final = ".signatures.json"
-ALGORITHMS: Final = tuple(family + size for family in ("RS", "ES", "PS", "HS") for size in ("256", "384", "512"))
 
 _PLUGIN: Final = "_default"
 """What OPA calls its own way to sign."""
