@@ -119,9 +119,9 @@ def test_what_a_front_tells_is_exposed_for_each_listener() -> None:
     metrics = Metrics()
     everything = registry(metrics, READINGS)
     assert scraped(everything, "sark_front_connections", listener="grpc") is None
-    told = FrontReadings(*range(1, 13), 0.25, 14)
+    told = FrontReadings(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0.25, 14)
     metrics.read_front("grpc", lambda: told)
-    metrics.read_front("admin", lambda: FrontReadings(*[0] * 14))
+    metrics.read_front("admin", lambda: FrontReadings(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0))
     expected: list[tuple[str, float]] = [
         ("sark_front_connections", 1),
         ("sark_front_connections_accepted_total", 2),

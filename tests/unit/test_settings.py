@@ -87,6 +87,7 @@ def test_what_nobody_sets_has_the_documented_default(key: str) -> None:
 
 def test_the_default_bundle_is_the_packed_one() -> None:
     (bundle,) = load(None, [], HOME).settings.policy.bundles
+    assert bundle.path is not None
     assert (bundle.name, bundle.path.name, bundle.path.parent.name) == ("default", "default_bundle.tar.gz", "engine")
 
 
