@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from sark_pdp.audit.segments import unpack
@@ -19,6 +20,8 @@ from sark_pdp.errors import AuditError
 _BATCH = 16
 """Segments, each of a quarter of a MiB or so, that are in memory at once."""
 _COLUMNS = "SELECT position, source, first, events FROM segments"
+
+Row = TypeVar("Row", bound=Struct)
 
 
 class SourceEnd(Struct, frozen=True):
@@ -94,20 +97,20 @@ class SpoolReader:
             ((position,),) = self._rows("SELECT coalesce(max(position), 0) FROM segments")
         finally:
             self._rows("ROLLBACK")
-        return Snapshot(position, tuple(SourceEnd(*end) for end in ends))
+        return Snapshot(position, tuple(self._typed(SourceEnd, end) for end in ends))
 
     def forward(self, after: int, upto: int) -> Iterator[StoredSegment]:
         """Segments by growing position, both ends counted from a snapshot; `after` is not among them."""
         query = f"{_COLUMNS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {_BATCH}"
         while rows := self._rows(query, after, upto):
-            yield from (StoredSegment(*row) for row in rows)
+            yield from (self._typed(StoredSegment, row) for row in rows)
             after = rows[-1][0]
 
     def backward(self, upto: int) -> Iterator[StoredSegment]:
         """Segments by falling position, from `upto` on."""
         query = f"{_COLUMNS} WHERE position <= ? ORDER BY position DESC LIMIT {_BATCH}"
         while rows := self._rows(query, upto):
-            yield from (StoredSegment(*row) for row in rows)
+            yield from (self._typed(StoredSegment, row) for row in rows)
             upto = rows[-1][0] - 1
 
     def _is_empty(self) -> bool:
@@ -118,6 +121,15 @@ class SpoolReader:
         if tables and (application, version) != (APPLICATION_ID, VERSION):
             raise AuditError(f"{self.directory / DATABASE} is not an audit spool of this version")
         return not tables
+
+    def _typed(self, kind: type[Row], row: tuple[Any, ...]) -> Row:
+        """A row as its columns say, which in a file that was tampered with may hold anything."""
+        try:
+            return msgspec.convert(dict(zip(kind.__struct_fields__, row, strict=True)), kind, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise AuditError(
+                f"The audit spool {self.directory / DATABASE} holds a row that no writer stores: {error}"
+            ) from error
 
     def _rows(self, query: str, *parameters: int) -> list[Any]:
         try:

@@ -32,5 +32,6 @@ def unpack(blob: bytes) -> list[Sealed] | None:
         return None
     try:
         return _decode(decompress(blob))
-    except (LZ4BlockError, msgspec.MsgspecError, ValueError):
+    except (LZ4BlockError, msgspec.MsgspecError, ValueError, MemoryError):
+        # There may be no memory for what a block claims: no writer needs so much for a segment.
         return None

@@ -325,3 +325,27 @@ def test_a_database_of_something_else_is_not_read(tmp_path: Path) -> None:
     execute(tmp_path, "CREATE TABLE t (a)")
     with pytest.raises(AuditError, match="is not an audit spool of this version"):
         SpoolReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "copied", "change"),
+    [
+        ("segments", "CREATE TABLE loose AS SELECT * FROM segments", "UPDATE segments SET events = 'text'"),
+        ("segments", "CREATE TABLE loose AS SELECT * FROM segments", "UPDATE segments SET events = NULL"),
+        ("segments", "CREATE TABLE loose AS SELECT * FROM segments", "UPDATE segments SET first = 'one'"),
+        ("sources", "CREATE TABLE loose AS SELECT * FROM sources", "UPDATE sources SET sequence = 'many'"),
+        ("sources", "CREATE TABLE loose AS SELECT * FROM sources", "UPDATE sources SET name = x'ff'"),
+        ("sources", "CREATE TABLE loose AS SELECT * FROM sources", "UPDATE sources SET chain = '00'"),
+    ],
+)
+def test_a_row_of_other_types_than_a_writer_stores_is_refused(
+    directory: Path, table: str, copied: str, change: str
+) -> None:
+    """Whoever can write to the file can also change what its columns take."""
+    write_source(directory, [2])
+    for statement in (copied, f"DROP TABLE {table}", f"ALTER TABLE loose RENAME TO {table}"):
+        execute(directory, statement)
+    assert verified(directory).differences == 0
+    execute(directory, change)
+    with pytest.raises(AuditError, match="holds a row that no writer stores: Expected"):
+        verified(directory)
