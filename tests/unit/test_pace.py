@@ -34,6 +34,14 @@ def test_a_suspicion_that_proves_wrong_costs_one_evaluation_each_time() -> None:
         assert rounds_until_quick(pace) == 1
 
 
+def test_a_suspicion_does_not_shorten_what_was_proved() -> None:
+    """What was cut off may have begun before another evaluation proved to be slow."""
+    pace = Pace()
+    pace.observe(SLOW)
+    pace.suspect()
+    assert rounds_until_quick(pace) == 64
+
+
 def test_who_is_slow_again_comes_back_later_each_time() -> None:
     pace = Pace()
     came_back = []

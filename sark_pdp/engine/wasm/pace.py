@@ -32,8 +32,10 @@ class Pace:
 
     def suspect(self) -> None:
         """An evaluation that nothing may wait for took longer than the budget."""
-        self.quick = False
-        self._left = 1
+        # It may have begun before another one proved to be slow, which counts for more.
+        if self.quick:
+            self.quick = False
+            self._left = 1
 
     def observe(self, took: float) -> None:
         """An evaluation took this long, in seconds of processor time, on a thread that may wait."""

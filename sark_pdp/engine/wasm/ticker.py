@@ -8,7 +8,7 @@ import wasmtime
 
 from sark_pdp.model import Seconds
 
-_LEASTTICKS_BEFORE_PARKING: Final = 64
+_LEAST_TICKS_BEFORE_PARKING: Final = 64
 TICK: Final = Seconds(0.001)
 """Short, as it is what the time of an evaluation that must be quick is counted in; still below 1 % of a busy core."""
 
@@ -46,7 +46,7 @@ class Ticker:
     def _run(self) -> None:
         # An evaluation wants the epoch once, when it begins: either the event is still set, and a round that outlasts
         # its deadline is about to begin, or it is set again during a round and a whole one follows.
-        ticks = max(self.ticks, _LEASTTICKS_BEFORE_PARKING)
+        ticks = max(self.ticks, _LEAST_TICKS_BEFORE_PARKING)
         while True:
             self._wanted.wait()
             self._wanted.clear()
