@@ -158,7 +158,7 @@ impl Call {
     async fn answer(
         &mut self,
         message: Message,
-        slot: Option<Slot>,
+        slot: Arc<Slot>,
         mut held: Held,
         tally: &Arc<Tally>,
     ) -> Result<Answer, Ended> {

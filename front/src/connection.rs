@@ -36,7 +36,7 @@ pub struct Caller {
 type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Serves a connection until it ends.
-pub async fn serve<T>(io: T, peer: Peer, shared: Arc<Shared>, phase: watch::Receiver<Phase>)
+pub async fn serve<T>(io: T, peer: Peer, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -50,13 +50,25 @@ where
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX));
-    let Ok(Ok(connection)) = timeout(HANDSHAKE, builder.handshake(wire.clone())).await else {
+    let Some(connection) = shaken(builder.handshake(wire.clone()), &mut phase).await else {
         inc(&shared.metrics.connections_refused);
         return;
     };
     let age = shared.limits.max_connection_age;
     wire.hold();
     carry(connection, wire, Caller { shared, phase, peer }, age).await;
+}
+
+/// What a handshake led to; None where it failed, took too long, or was not over when the end began.
+pub async fn shaken<T, E>(
+    handshake: impl Future<Output = Result<T, E>>,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        shaken = timeout(HANDSHAKE, handshake) => shaken.ok()?.ok(),
+        _ = phase.wait_for(|now| *now != Phase::Running) => None,
+    }
 }
 
 async fn carry<T>(mut connection: Connection<Wire<T>, Bytes>, wire: Wire<T>, caller: Caller, age: Duration)
@@ -77,14 +89,15 @@ where
     loop {
         tokio::select! {
             biased;
-            turn = poll_fn(|cx| poll_turn(&mut connection, &wire, &mut recent, &mut batch, cx)) => match turn {
-                Turn::Full => tokio::task::yield_now().await,
-                Turn::Ended => return,
-            },
+            // First, for a peer may always have more to say.
             () = &mut leaving, if !left => {
                 left = true;
                 connection.graceful_shutdown();
             }
+            turn = poll_fn(|cx| poll_turn(&mut connection, &wire, &mut recent, &mut batch, cx)) => match turn {
+                Turn::Full => tokio::task::yield_now().await,
+                Turn::Ended => return,
+            },
             () = &mut alive => return,
         }
     }

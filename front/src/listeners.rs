@@ -12,12 +12,11 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::answer::Peer;
 use crate::authority::Mended;
 use crate::connection;
-use crate::limits::HANDSHAKE;
 use crate::metrics::{dec, inc};
 use crate::server::{Phase, Shared};
 use crate::tls::{self, Reloading};
@@ -122,7 +121,12 @@ async fn next(listener: &Started) -> io::Result<Accepted> {
     }
 }
 
-async fn carry(accepted: Accepted, tls: Option<Arc<Reloading>>, shared: Arc<Shared>, phase: watch::Receiver<Phase>) {
+async fn carry(
+    accepted: Accepted,
+    tls: Option<Arc<Reloading>>,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) {
     match (accepted, tls) {
         (Accepted::Unix(stream), _) => {
             let peer = Peer {
@@ -141,7 +145,7 @@ async fn carry(accepted: Accepted, tls: Option<Arc<Reloading>>, shared: Arc<Shar
             let Some(tls) = tls else {
                 return connection::serve(stream, peer, shared, phase).await;
             };
-            let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.acceptor().accept(stream)).await else {
+            let Some(stream) = connection::shaken(tls.acceptor().accept(stream), &mut phase).await else {
                 inc(&shared.metrics.connections_refused);
                 return;
             };

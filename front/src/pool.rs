@@ -63,7 +63,7 @@ pub struct Job {
     /// Bytes a message may have when it is decompressed.
     pub max_message_bytes: usize,
     /// Given back when the work is done, whether somebody waits for it or not.
-    pub held: (Option<Slot>, Held, Arc<Tally>),
+    pub held: (Arc<Slot>, Held, Arc<Tally>),
 }
 
 /// Jobs that wait for a thread. The number is bounded by the places that calls take.

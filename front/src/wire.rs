@@ -25,6 +25,8 @@ struct State<T> {
     io: T,
     shared: Arc<Shared>,
     held: BytesMut,
+    /// Whether bytes were written that may not have left: TLS keeps what the network does not take.
+    unflushed: bool,
     /// Bytes that may still be read in this turn.
     readable: usize,
 }
@@ -53,6 +55,7 @@ impl<T> Wire<T> {
                 io,
                 shared,
                 held: BytesMut::new(),
+                unflushed: false,
                 readable: usize::MAX,
             })),
             holding: Arc::default(),
@@ -88,21 +91,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
 impl<T: AsyncWrite + Unpin> State<T> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.held.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.held.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.held))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            add(&self.shared.metrics.bytes_out, written);
+            self.wrote(written);
             self.held.advance(written);
         }
         if self.held.capacity() > KEPT {
             self.held = BytesMut::new();
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, size: usize) {
+        add(&self.shared.metrics.bytes_out, size);
+        self.unflushed = true;
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -112,7 +121,7 @@ impl<T: AsyncWrite + Unpin> State<T> {
         }
         if size > HELD {
             let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, parts))?;
-            add(&self.shared.metrics.bytes_out, written);
+            self.wrote(written);
             return Poll::Ready(Ok(written));
         }
         for part in parts {

@@ -2,21 +2,27 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use h2::client::{self, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use _front::limits::{HANDSHAKE, KEEPALIVE, KEEPALIVE_ANSWER, MESSAGE, STALLED, TURN_BYTES};
-use _front::server::Shared;
+use _front::limits::{HANDSHAKE, KEEPALIVE, KEEPALIVE_ANSWER, Limits, MESSAGE, STALLED, TURN_BYTES};
+use _front::server::{Phase, Shared};
 
-use common::{PREFACE, call_head, connect, connect_through, http2, message, runtime, shared};
+use common::{
+    LIMITS, PREFACE, call_head, connect, connect_through, http2, message, runtime, serve, shared, shared_within,
+};
 
 /// The clock of the tests has a grain.
 const GRAIN: Duration = Duration::from_millis(20);
@@ -57,6 +63,10 @@ fn a_peer_that_does_not_finish_what_it_began_is_let_go() {
 /// A client that answers pings; its connection is carried until this ends.
 async fn client(shared: &Arc<Shared>, window: u32) -> SendRequest<Bytes> {
     let (peer, _) = connect(shared);
+    client_over(peer, window).await
+}
+
+async fn client_over(peer: DuplexStream, window: u32) -> SendRequest<Bytes> {
     let (client, connection) = client::Builder::new()
         .initial_window_size(window)
         .handshake(peer)
@@ -128,6 +138,68 @@ fn a_stream_may_be_silent_between_messages() {
         let (parts, mut body) = answer.await.unwrap().into_parts();
         assert_eq!(status(&mut body, &parts.headers).await.unwrap()["grpc-status"], "0");
     });
+}
+
+#[test]
+fn a_message_in_parts_counts_once() {
+    for path in ["/a.B/Unary", "/a.B/Stream"] {
+        runtime().block_on(async {
+            let shared = shared_within(Limits {
+                in_flight_bytes: 20_000,
+                ..LIMITS
+            });
+            // Another one, so that this is not alone.
+            let mut other = client(&shared, 65_535).await;
+            let (_answer, mut waiting) = other.send_request(head("/a.B/Unary"), false).unwrap();
+            waiting.send_data(message(&[0; 1000]).slice(..500), false).unwrap();
+            let mut client = client(&shared, 65_535).await;
+            let (answer, mut sending) = client.send_request(head(path), false).unwrap();
+            let whole = message(&[0; 15_000]);
+            sending.send_data(whole.slice(..10_000), false).unwrap();
+            sleep(GRAIN).await;
+            sending.send_data(whole.slice(10_000..), true).unwrap();
+            let (parts, mut body) = answer.await.unwrap().into_parts();
+            assert_eq!(
+                status(&mut body, &parts.headers).await.unwrap()["grpc-status"],
+                "0",
+                "{path}"
+            );
+        });
+    }
+}
+
+#[test]
+fn what_a_caller_left_in_the_queue_keeps_its_place() {
+    for path in ["/a.B/Unary", "/a.B/Stream"] {
+        runtime().block_on(async {
+            let shared = shared_within(Limits {
+                max_concurrent: 1,
+                ..LIMITS
+            });
+            let mut client = client(&shared, 65_535).await;
+            // No thread takes it.
+            let (answer, mut sending) = client.send_request(head(path), false).unwrap();
+            sending.send_data(message(b"later"), false).unwrap();
+            if path == "/a.B/Unary" {
+                sending.send_data(Bytes::new(), true).unwrap();
+            }
+            sleep(GRAIN).await;
+            assert_eq!(shared.pool.depth(), 1, "{path}");
+            sending.send_reset(Reason::CANCEL);
+            drop(answer);
+            sleep(GRAIN).await;
+            for expected in ["13", "0"] {
+                let mut ready = client.ready().await.unwrap();
+                let (answer, mut sending) = ready.send_request(head(path), false).unwrap();
+                client = ready;
+                sending.send_data(message(b"hello"), true).unwrap();
+                let (parts, mut body) = answer.await.unwrap().into_parts();
+                let told = status(&mut body, &parts.headers).await.unwrap();
+                assert_eq!(told["grpc-status"], expected, "{path}");
+                shared.pool.close();
+            }
+        });
+    }
 }
 
 #[test]
@@ -261,4 +333,133 @@ fn a_flood_leaves_others_their_turns() {
             before = read;
         }
     });
+}
+
+/// A peer that never stops talking, until it was told to go or has said this many bytes.
+struct Talker {
+    greeting: Bytes,
+    left: usize,
+    told: Arc<Mutex<Vec<u8>>>,
+}
+
+/// The head of a GOAWAY without debug data.
+const GOAWAY: [u8; 9] = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+
+impl AsyncRead for Talker {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let nonsense = http2(0x77, 0, 0, b"");
+        let greeted = buf.remaining().min(self.greeting.len());
+        buf.put_slice(&self.greeting.split_to(greeted));
+        while buf.remaining() >= nonsense.len() && self.left >= nonsense.len() {
+            self.left -= nonsense.len();
+            buf.put_slice(&nonsense);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Talker {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.told.lock().unwrap().extend(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_flood_is_told_to_go_when_the_end_begins() {
+    runtime().block_on(async {
+        let told = Arc::default();
+        let phase = watch::Sender::new(Phase::Running);
+        let talker = Talker {
+            greeting: [PREFACE, &http2(4, 0, 0, b"")].concat().into(),
+            left: 100 * TURN_BYTES,
+            told: Arc::clone(&told),
+        };
+        let _carried = serve(talker, &shared(), &phase);
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        phase.send_replace(Phase::Draining(Duration::ZERO));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(told.lock().unwrap().windows(GOAWAY.len()).any(|head| head == GOAWAY));
+    });
+}
+
+#[test]
+fn a_handshake_does_not_hold_up_the_end() {
+    runtime().block_on(async {
+        let phase = watch::Sender::new(Phase::Running);
+        let (_silent, theirs) = tokio::io::duplex(1024);
+        let carried = serve(theirs, &shared(), &phase);
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        phase.send_replace(Phase::Draining(HANDSHAKE));
+        carried.await.unwrap();
+        assert!(began.elapsed() <= GRAIN);
+    });
+}
+
+/// Keeps what is written until it is flushed, as TLS may where the network takes nothing.
+struct Keeper {
+    io: DuplexStream,
+    kept: BytesMut,
+}
+
+impl AsyncRead for Keeper {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Keeper {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.kept.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { io, kept } = &mut *self;
+        while !kept.is_empty() {
+            let written = ready!(Pin::new(&mut *io).poll_write(cx, kept))?;
+            kept.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[test]
+fn what_tls_keeps_leaves_as_soon_as_the_network_takes_it() {
+    for size in [4000, 15_000] {
+        runtime().block_on(async {
+            let (peer, theirs) = tokio::io::duplex(1000);
+            let io = Keeper {
+                io: theirs,
+                kept: BytesMut::new(),
+            };
+            serve(io, &shared(), &watch::Sender::new(Phase::Running));
+            let mut client = client_over(peer, 65_535).await;
+            let began = Instant::now();
+            let (answer, mut sending) = client.send_request(head("/a.B/Unary"), false).unwrap();
+            sending.send_data(message(&vec![0; size]), true).unwrap();
+            let (parts, mut body) = answer.await.unwrap().into_parts();
+            assert_eq!(status(&mut body, &parts.headers).await.unwrap()["grpc-status"], "0");
+            // Sooner than something else is sent, a ping for example.
+            assert!(began.elapsed() <= GRAIN, "{size}");
+        });
+    }
 }

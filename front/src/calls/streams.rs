@@ -20,13 +20,14 @@ pub(super) async fn stream(mut call: Call) {
     let tally = Arc::new(Tally::new(&call.route, call.began));
     let shared = &call.caller.shared;
     let ended = match Slot::take(&shared.load, Place::Stream, &shared.limits) {
-        Some(_slot) => exchange(&mut call, &tally).await,
+        Some(slot) => exchange(&mut call, &Arc::new(slot), &tally).await,
         None => Ended::Status(call.too_many_calls()),
     };
     finish(call, ended, &tally);
 }
 
-async fn exchange(call: &mut Call, tally: &Arc<Tally>) -> Ended {
+/// The place is shared with what waits for a thread: a caller who goes leaves that behind.
+async fn exchange(call: &mut Call, slot: &Arc<Slot>, tally: &Arc<Tally>) -> Ended {
     let mut phase = call.caller.phase.clone();
     // Metadata of the last answer leaves with the status.
     let mut last = Answer::default();
@@ -40,10 +41,17 @@ async fn exchange(call: &mut Call, tally: &Arc<Tally>) -> Ended {
             ))),
         };
         let answer = match next {
-            Ok(Some(Item::Message(message))) => match call.answer_nowait(&message) {
-                Some(answer) => Ok(answer),
-                None => call.answer(message, None, held, tally).await,
-            },
+            Ok(Some(Item::Message(message))) => {
+                // What was kept of the message is the message, and would count twice.
+                drop(held);
+                match call.answer_nowait(&message) {
+                    Some(answer) => Ok(answer),
+                    None => {
+                        let held = Held::new(&call.caller.shared.load);
+                        call.answer(message, Arc::clone(slot), held, tally).await
+                    }
+                }
+            }
             Ok(Some(Item::Refused(reason))) => Ok(call.refusal(reason)),
             Ok(None) => return Ended::Status(last),
             Err(ended) => Err(ended),

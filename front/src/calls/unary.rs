@@ -38,7 +38,7 @@ async fn of_pool(call: &mut Call, message: Message, tally: &Arc<Tally>) -> Resul
         return Ok(call.too_many_calls());
     };
     let held = Held::new(&shared.load);
-    call.answer(message, Some(slot), held, tally).await
+    call.answer(message, Arc::new(slot), held, tally).await
 }
 
 /// Sends an answer that needed no waiting but may need it now.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -79,7 +79,14 @@ pub fn shared() -> Arc<Shared> {
     shared_by(true)
 }
 
-/// The same; with methods that never panic, whatever is sent.
+/// The same, with other limits.
+pub fn shared_within(limits: Limits) -> Arc<Shared> {
+    let mut shared = shared();
+    Arc::get_mut(&mut shared).expect("nobody has it yet").limits = limits;
+    shared
+}
+
+/// The same as `shared`; with methods that never panic, whatever is sent.
 pub fn shared_and_calm() -> Arc<Shared> {
     shared_by(false)
 }
@@ -132,13 +139,20 @@ pub fn connect(shared: &Arc<Shared>) -> (DuplexStream, JoinHandle<()>) {
 /// The same; this many bytes may be on their way.
 pub fn connect_through(shared: &Arc<Shared>, size: usize) -> (DuplexStream, JoinHandle<()>) {
     let (ours, theirs) = tokio::io::duplex(size);
+    (ours, serve(theirs, shared, &watch::Sender::new(Phase::Running)))
+}
+
+/// Carries a connection over what is given; call it in a runtime.
+pub fn serve<T>(io: T, shared: &Arc<Shared>, phase: &watch::Sender<Phase>) -> JoinHandle<()>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let shared = Arc::clone(shared);
-    let carried = tokio::spawn(async move {
-        // Its sender lives as long as the connection.
-        let (_running, phase) = watch::channel(Phase::Running);
-        connection::serve(theirs, Peer::default(), shared, phase).await;
-    });
-    (ours, carried)
+    let phase = phase.clone();
+    tokio::spawn(async move {
+        // A sender lives as long as the connection: where there is none, nothing ends.
+        connection::serve(io, Peer::default(), shared, phase.subscribe()).await;
+    })
 }
 
 /// A frame of HTTP/2.
