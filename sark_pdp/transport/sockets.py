@@ -40,7 +40,8 @@ def give_away(path: Path, owner: str | None) -> None:
     try:
         uid = -1 if not user else int(user) if user.isdecimal() else getpwnam(user).pw_uid
         gid = -1 if not group else int(group) if group.isdecimal() else getgrnam(group).gr_gid
-        os.chown(path, uid, gid)
+        # Whoever may write into the folder could have put a link there.
+        os.chown(path, uid, gid, follow_symlinks=False)
     except (KeyError, OverflowError) as error:
         raise StartError(f"listen.socket_owner: there is no {owner} on this machine; use numbers") from error
     except OSError as error:

@@ -13,6 +13,7 @@ from sark_pdp.model import Seconds
 from sark_pdp.observability.metrics import Metrics
 from sark_pdp.transport.carrier import MakeServer, Transport, server_kind
 from sark_pdp.transport.handler import Kind
+from sark_pdp.transport.sockets import give_away
 from tests.fix_front import LIMITS, Carried, Echo, failure
 
 pytest.importorskip("sark_pdp._front", reason="the front was not built")
@@ -96,6 +97,17 @@ def test_a_socket_belongs_to_whom_the_setting_names(make_server: MakeServer, sho
         assert owner_after(make_server, path, "4711:4712") == (4711, 4712, 0o620)
         assert owner_after(make_server, path, ":4712") == (0, 4712, 0o620)
         assert owner_after(make_server, path, "root") == (0, gid, 0o620)
+
+
+def test_a_link_in_the_place_of_a_socket_gives_nothing_else_away(short_dir: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root may give files away")
+    target, link = short_dir / "target", short_dir / "s.sock"
+    target.touch()
+    link.symlink_to(target)
+    give_away(link, "4711:4712")
+    assert (link.lstat().st_uid, link.lstat().st_gid) == (4711, 4712)
+    assert (target.stat().st_uid, target.stat().st_gid) == (0, os.getgid())
 
 
 @pytest.mark.parametrize("owner", ["nobody-of-this-name", ":no-such-group", "99999999999999999999"])
