@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from sark_pdp import cli
 from sark_pdp.cli.options import settings_options
-from sark_pdp.errors import BundleError
+from sark_pdp.errors import StartError
 from sark_pdp.settings import Loaded
 
 ENVIRONMENT = {"HOME": "/home/eve", "XDG_STATE_HOME": None, "XDG_RUNTIME_DIR": None}
@@ -88,7 +88,7 @@ def test_a_command_gets_the_effective_settings_and_its_own_options() -> None:
 
 
 ENDINGS = [
-    (BundleError("the bundle\n is  broken"), 2, "sark-pdp: the bundle is broken\n"),
+    (StartError("the bundle\n is  broken"), 2, "sark-pdp: the bundle is broken\n"),
     (KeyboardInterrupt(), 130, ""),
     (BrokenPipeError(32, "Broken pipe"), 1, ""),
 ]
