@@ -40,13 +40,24 @@ run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set k
 
 .PHONY: test
 test: MAY_INSTALL := yes
-test: .venv/.dev tools lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
+test: .venv/.dev tools h2load lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest tests/contract $(ARGS)
 
 .PHONY: tools
 tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) .tools/h2spec-$(H2SPEC_VERSION)
 tools: .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go
+
+.PHONY: h2load
+h2load: # From Debian: no other registry has it.
+	@if command -v h2load > /dev/null; then exit; fi
+	if [ "$(MAY_INSTALL)" = yes ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends nghttp2-client > /dev/null
+	else
+		echo "h2load, which calls the front, is not on PATH; on Debian and Ubuntu: apt-get install nghttp2-client" >&2
+		exit 1
+	fi
 
 .PHONY: lint
 lint: .venv/.dev ## Check style, types and the direction of imports
@@ -67,7 +78,7 @@ front: ## Check and test the front, where cargo is
 	$(CARGO) test --quiet --locked --no-default-features
 
 .PHONY: interop
-interop: .venv/.dev tools ## Let clients call the front that nobody here wrote: grpc-go's, grpcio's, h2spec, h2load
+interop: .venv/.dev tools h2load ## Let clients call the front that nobody here wrote: grpc-go's, grpcio's, h2spec, h2load
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 .PHONY: fuzz

@@ -22,6 +22,8 @@ class Limits(Struct, frozen=True):
     in_flight_bytes: int
     """Of all messages that are being answered."""
     max_message_bytes: int
+    max_connections: int = 16_384
+    """Fewer where the limit of open files leaves fewer."""
 
 
 class Server(Protocol):

@@ -22,7 +22,6 @@ from sark_pdp.transport.tls import FOREIGN_PEER, Tls, peer_identity
 
 _THREADS: Final = 4
 """They answer what may wait: a cache or a database, a policy that takes long."""
-_MAX_CONNECTIONS: Final = 16_384
 _OTHER_FILES: Final = 256
 """What the rest of the process may open besides connections: without it the spool would fail before a caller does."""
 _MAX_CONNECTION_AGE: Final = 3600.0
@@ -58,7 +57,7 @@ class FrontServer:
                 "max_concurrent": limits.max_concurrent,
                 "in_flight_bytes": limits.in_flight_bytes,
                 "max_message_bytes": limits.max_message_bytes,
-                "max_connections": _max_connections(),
+                "max_connections": _max_connections(limits.max_connections),
                 "max_connection_age": _MAX_CONNECTION_AGE,
             },
             CALL_BUCKETS,
@@ -149,11 +148,11 @@ def _difference(now: list[int], then: list[int]) -> list[int]:
     return [new - old for new, old in zip(now, then, strict=True)]
 
 
-def _max_connections() -> int:
+def _max_connections(limit: int) -> int:
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if open_files == resource.RLIM_INFINITY:
-        return _MAX_CONNECTIONS
-    return min(_MAX_CONNECTIONS, max(open_files - _OTHER_FILES, open_files // 2))
+        return limit
+    return min(limit, max(open_files - _OTHER_FILES, open_files // 2))
 
 
 def _refusals(method: Method) -> dict[str, object]:
