@@ -49,7 +49,7 @@ tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) .tools/h2spec-$(H2SPE
 tools: .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go
 
 .PHONY: h2load
-h2load: # From Debian: no other registry has it.
+h2load: ## Install h2load, which only Debian's packages have, for `make test`
 	@if command -v h2load > /dev/null; then exit; fi
 	if [ "$(MAY_INSTALL)" = yes ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
 		apt-get update -qq
