@@ -32,7 +32,7 @@ POLICIES := --ignore '*.tar.gz' policies
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set key=value" goes to `sark-pdp serve`
