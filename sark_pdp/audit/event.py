@@ -20,6 +20,7 @@ from sark_pdp.model import (
     Json,
     LifecycleRecord,
     Outcome,
+    Request,
 )
 
 DECISIONS: Final = {
@@ -111,9 +112,8 @@ class Payloads:
 
     def _decision(self, record: DecisionRecord, sequence: int) -> Event:
         request, decision = record.request, record.decision
-        verdict, origin, entrypoint = decision.verdict, request.origin, request.entrypoint
+        verdict, origin = decision.verdict, request.origin
         subjects = subjects_of(request.document, origin)
-        event_type, severity, name = _COLUMNS[verdict.outcome]
         details: Any = _Details(
             verdict.reason,
             _TIERS[decision.tier],
@@ -124,25 +124,7 @@ class Payloads:
             UNSET if origin.uid is None else origin.uid,
             decision.projected,
         )
-        return Event(
-            record.id,
-            self._timestamp(record.time_ns),
-            self._source,
-            sequence,
-            event_type,
-            severity,
-            subjects.user_id,
-            subjects.user_email,
-            subjects.server_id,
-            subjects.tool_name,
-            name,
-            entrypoint.name,
-            entrypoint.revision,
-            subjects.ip_address,
-            subjects.user_agent,
-            request.request_id,
-            details,
-        )
+        return self._about(record, sequence, request, subjects, verdict.outcome, details)
 
     def _other(self, record: AuditRecord, sequence: int) -> Event:
         if type(record) is FilterRecord:
@@ -161,6 +143,17 @@ class Payloads:
         if len(record.requests) > 1:
             several = {"tool_name": None} if record.resource_field == "tool" else {"server_id": None}
             subjects = msgspec.structs.replace(subjects, **several)
+        return self._about(record, sequence, request, subjects, outcome, details)
+
+    def _about(
+        self,
+        record: DecisionRecord | FilterRecord,
+        sequence: int,
+        request: Request,
+        subjects: Subjects,
+        outcome: Outcome,
+        details: Any,
+    ) -> Event:
         event_type, severity, name = _COLUMNS[outcome]
         return Event(
             record.id,
