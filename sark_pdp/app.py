@@ -40,9 +40,7 @@ from sark_pdp.transport.handler import Methods
 from sark_pdp.transport.tls import Tls
 
 _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
-_ADMIN_LIMITS: Final = Limits(
-    max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16, max_connections=64
-)
+_ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16, max_connections=64)
 _FILE_INTERVAL: Final = Seconds(1.0)
 _URL_INTERVAL: Final = Seconds(60.0)
 _SWITCH_INTERVAL: Final = 0.0005
