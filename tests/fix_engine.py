@@ -14,9 +14,10 @@ import pytest
 
 from sark_pdp.engine.bundle import Bundle, Module, ModuleEntrypoint, read_bundle
 from sark_pdp.engine.manifest import EVERYTHING
+from sark_pdp.engine.policies import LoadedPolicies
 from sark_pdp.engine.preparation import Prepared, combine
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
-from sark_pdp.interfaces import Clock
+from sark_pdp.interfaces import Clock, PolicySet
 from sark_pdp.model import Document, Entrypoint, Request, Seconds
 from sark_pdp.projection import Path as JsonPath
 
@@ -182,3 +183,16 @@ def reads_everything(*names: str) -> dict[str, tuple[Sequence[JsonPath], Sequenc
 def a_question(entrypoint: Entrypoint, document: Document, **fields: Any) -> Request:
     """A request with an id of no meaning."""
     return Request(entrypoint, document, "request-1", **fields)
+
+
+class Loaded:
+    """A policy source whose policies are always active."""
+
+    def __init__(self, policies: LoadedPolicies) -> None:
+        self._policies = policies
+
+    def active(self) -> PolicySet:
+        return self._policies
+
+    def entrypoint(self, name: str) -> Entrypoint:
+        return self._policies.entrypoint(name)

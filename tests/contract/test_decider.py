@@ -15,25 +15,12 @@ from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import LoadedPolicies, load
 from sark_pdp.engine.wasm.policy import Runtime
 from sark_pdp.errors import EvaluationError
-from sark_pdp.interfaces import Decider, PolicySet
-from sark_pdp.model import Decision, Entrypoint, Outcome, Request, Seconds, Tier
+from sark_pdp.interfaces import Decider
+from sark_pdp.model import Decision, Outcome, Request, Seconds, Tier
 from sark_pdp.projection import Path
 from sark_pdp.transport.ext_authz import Answers, ReviewedDecider
 from tests.fix_audit import MemorySink
-from tests.fix_engine import a_bundle, a_question
-
-
-class Loaded:
-    """A policy source whose policies are always active."""
-
-    def __init__(self, policies: LoadedPolicies) -> None:
-        self._policies = policies
-
-    def active(self) -> PolicySet:
-        return self._policies
-
-    def entrypoint(self, name: str) -> Entrypoint:
-        return self._policies.entrypoint(name)
+from tests.fix_engine import Loaded, a_bundle, a_question
 
 
 def bare(_policies: LoadedPolicies) -> Decider:

@@ -14,10 +14,9 @@ from sark_pdp.engine.policies import LoadedPolicies, load
 from sark_pdp.engine.wasm import policy as policy_module
 from sark_pdp.engine.wasm.builtins import resolve
 from sark_pdp.engine.wasm.policy import Runtime
-from sark_pdp.interfaces import PolicySet
-from sark_pdp.model import DecisionRecord, Entrypoint, Outcome, Seconds
+from sark_pdp.model import DecisionRecord, Outcome, Seconds
 from tests.fix_audit import MemorySink
-from tests.fix_engine import MEBI, Compile, a_bundle, a_question, a_runtime, reads_everything
+from tests.fix_engine import MEBI, Compile, Loaded, a_bundle, a_question, a_runtime, reads_everything
 
 POLICY = """package bad
 
@@ -48,19 +47,6 @@ HARM = [
     (LONG, "bad/broken", "a built-in failed: ZeroDivisionError"),
     (LONG, "bad/large", "sprintf: the text would have more than "),
 ]
-
-
-class Loaded:
-    """A policy source whose policies are always active."""
-
-    def __init__(self, policies: LoadedPolicies) -> None:
-        self._policies = policies
-
-    def active(self) -> PolicySet:
-        return self._policies
-
-    def entrypoint(self, name: str) -> Entrypoint:
-        return self._policies.entrypoint(name)
 
 
 @pytest.fixture
