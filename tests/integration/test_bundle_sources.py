@@ -227,7 +227,7 @@ def test_a_server_is_polled_or_holds_the_question_back_until_there_is_news(
             for number in (2, 3):
                 write(place, make_bundle(number))
                 until(lambda number=number: running.mark() == number)  # type: ignore[misc]
-            assert running.seen.activated_ == ["r1", "r2", "r3"]
+            until(lambda: running.seen.activated_ == ["r1", "r2", "r3"])
             # A question that is held back does not hold back a reload.
             assert running.bundles.reload("b").error == ""
 
