@@ -10,9 +10,11 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from bench import h2load
+from bench.awake import Awake
 from bench.figures import Results, read_results, write_results
 from bench.groups import GROUPS, Group, group_named
 from bench.lineup import Peers, lineup
@@ -40,12 +42,13 @@ def main() -> None:
         group for group in GROUPS if group.quick or not options.quick
     ]
     results = read_results(file) if file.exists() else Results({})
-    results.machine = describe()
+    results.machine = {**describe(), "cores between calls": "kept awake" if options.awake else "may sleep"}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sark-bench-", dir=options.folder) as name:
         bundle = build_policy(Path(name))
-        for group in chosen:
-            _run(group, Path(name), bundle, results, options)
+        with Awake() if options.awake else nullcontext(Awake()) as awake:
+            for group in chosen:
+                _run(group, Path(name), bundle, results, options, awake)
     _say(f"{time.monotonic() - began:.0f} s in all; see {options.output}/README.md")
     problems = missed(results)
     for problem in problems:
@@ -53,7 +56,7 @@ def main() -> None:
     raise SystemExit(1 if problems else 0)
 
 
-def _run(group: Group, folder: Path, bundle: Path, results: Results, options: argparse.Namespace) -> None:
+def _run(group: Group, folder: Path, bundle: Path, results: Results, options: argparse.Namespace, awake: Awake) -> None:
     earlier = results.groups.get(group.name)
     if not (options.resume and earlier and (earlier.commit, earlier.seconds) == (commit(), options.seconds)):
         earlier = new_result(options.seconds)
@@ -66,7 +69,7 @@ def _run(group: Group, folder: Path, bundle: Path, results: Results, options: ar
     place = folder / group.name
     place.mkdir()
     starts = lineup(group, place, bundle, peers)
-    run_group(group, starts, place, earlier, Course(options.rounds, _say, save))
+    run_group(group, starts, place, earlier, Course(options.rounds, _say, save, awake))
     write_report(options.output, results)
 
 
@@ -83,6 +86,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--opa-envoy", type=_program, metavar="PATH", help="OPA with the Envoy plugin, to compare with")
     parser.add_argument("--opa", type=_program, metavar="PATH", help="OPA [the one that `make tools` builds]")
     parser.add_argument("--cerbos", type=_program, metavar="PATH", help="the server of Cerbos, to compare with")
+    parser.add_argument("--awake", action="store_true", help="keep both cores from sleeping, on a virtual machine")
     parser.add_argument("--resume", action="store_true", help="keep the rounds that this commit has already had")
     parser.add_argument("--report", action="store_true", help="only write report and plots anew, from the results")
     parser.add_argument(

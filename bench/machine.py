@@ -41,12 +41,17 @@ def take_load_core() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
 
 
-def read_cores() -> Cores:
-    """See proc(5): of a core's times, the fourth is idle, the fifth idle while a disk works, the eighth stolen."""
+def read_cores(spare: Callable[[int], float]) -> Cores:
+    """`spare` tells for how long a core was kept awake while it had nothing to do.
+
+    See proc(5): of a core's times, the fourth is idle, the fifth idle while a disk works, the eighth stolen.
+    """
     lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
     times = {name: [int(value) / _TICK for value in values] for name, *values in lines if name.startswith("cpu")}
     server, load = times[f"cpu{SERVER_CORE}"], times[f"cpu{LOAD_CORE}"]
-    return Cores(server[3] + server[4], load[3] + load[4], max(server[7], load[7]), time.monotonic())
+    server_idle = server[3] + server[4] + spare(SERVER_CORE)
+    load_idle = load[3] + load[4] + spare(LOAD_CORE)
+    return Cores(server_idle, load_idle, max(server[7], load[7]), time.monotonic())
 
 
 def cpu_seconds(pid: int) -> float:

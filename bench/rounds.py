@@ -10,6 +10,7 @@ from envoy.service.auth.v3 import external_auth_pb2 as envoy
 from msgspec import Struct
 
 from bench import ghz, h2load
+from bench.awake import Awake
 from bench.checks import answer_sizes, prove, require_agreement, unexpected
 from bench.figures import GroupResult, Measured, Round
 from bench.groups import Group
@@ -32,6 +33,8 @@ class Course(Struct, frozen=True):
     say: Callable[[str], None]
     save: Callable[[], None]
     """Called after each round of all."""
+    awake: Awake
+    """Begun, or not."""
 
 
 def new_result(seconds: float) -> GroupResult:
@@ -74,7 +77,7 @@ def run_group(group: Group, starts: Mapping[str, Start], folder: Path, result: G
         for number in range(first, course.rounds):
             # Forwards and backwards in turns: what a machine does over a round favours nobody.
             for name in list(servers)[:: 1 if number % 2 == 0 else -1]:
-                measured = _round(group, folder, servers[name], sizes[name], number, result.seconds)
+                measured = _round(group, folder, servers[name], sizes[name], number, result.seconds, course.awake)
                 del result.servers[name].rounds[number:]
                 result.servers[name].rounds.append(measured)
                 course.say(_line(number, name, measured))
@@ -88,11 +91,13 @@ def run_group(group: Group, starts: Mapping[str, Start], folder: Path, result: G
     course.save()
 
 
-def _round(group: Group, folder: Path, server: Server, sizes: Sequence[int], number: int, seconds: float) -> Round:
+def _round(
+    group: Group, folder: Path, server: Server, sizes: Sequence[int], number: int, seconds: float, awake: Awake
+) -> Round:
     server.settle()
-    counted, cpu, cores = server.counters(), cpu_seconds(server.pid), read_cores()
+    counted, cpu, cores = server.counters(), cpu_seconds(server.pid), read_cores(awake.seconds)
     load = _send(group, folder, server.target, number + 1, seconds * group.stretch)
-    after, busy = read_cores(), cpu_seconds(server.pid) - cpu
+    after, busy = read_cores(awake.seconds), cpu_seconds(server.pid) - cpu
     server.settle()
     cpu = cpu_seconds(server.pid) - cpu
     took = after.at - cores.at
