@@ -40,7 +40,7 @@ run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set k
 
 .PHONY: test
 test: MAY_INSTALL := yes
-test: .venv/.dev tools h2load lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
+test: .venv/.dev tools h2load postgres lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest tests/contract $(ARGS)
 
@@ -56,6 +56,26 @@ h2load: ## Install h2load, which only Debian's packages have, for `make test`
 		DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends nghttp2-client > /dev/null
 	else
 		echo "h2load, which calls the front, is not on PATH; on Debian and Ubuntu: apt-get install nghttp2-client" >&2
+		exit 1
+	fi
+
+.PHONY: postgres
+postgres: ## Install PostgreSQL, which tests start servers of, for `make test`; no service is set up
+	@shopt -s nullglob
+	found=(/usr/lib/postgresql/*/bin/initdb)
+	if (($${#found[@]})) || [ -n "$${POSTGRES_BIN:-}" ] || command -v initdb > /dev/null; then exit; fi
+	if [ "$(MAY_INSTALL)" = yes ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+		apt-get update -qq
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get install --yes -qq --no-install-recommends postgresql-common > /dev/null
+		# Without this a cluster would be made and started as the package is configured.
+		mkdir -p /etc/postgresql-common
+		settings=/etc/postgresql-common/createcluster.conf
+		sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' "$$settings"
+		apt-get install --yes -qq --no-install-recommends postgresql > /dev/null
+	else
+		echo "PostgreSQL's programs are neither in /usr/lib/postgresql nor on PATH; on Debian and Ubuntu:" \
+			"apt-get install postgresql; elsewhere name their folder with POSTGRES_BIN" >&2
 		exit 1
 	fi
 
