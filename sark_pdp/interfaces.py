@@ -1,10 +1,14 @@
 """What one layer asks of the next. Each protocol has one contract suite that all its implementations pass."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 from sark_pdp.model import AuditRecord, Decision, Entrypoint, Request, Verdict
+
+Answered: TypeAlias = Decision | Exception
+"""What one request of several came to: its decision, or what `decide` would have raised for it."""
 
 
 class Decider(Protocol):
@@ -15,6 +19,12 @@ class Decider(Protocol):
 
     def decide_nowait(self, request: Request) -> Decision | None:
         """The same answer where it can be given at once, else None."""
+
+    def decide_many(self, requests: Sequence[Request]) -> Sequence[Answered]:
+        """One answer for each, in order; may wait. What one of them fails with is its own answer.
+
+        What they need from caches and databases is read together. A deadline is looked at before each evaluation.
+        """
 
 
 class PolicySet(Protocol):

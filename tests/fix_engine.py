@@ -17,8 +17,8 @@ from sark_pdp.engine.manifest import EVERYTHING
 from sark_pdp.engine.policies import LoadedPolicies
 from sark_pdp.engine.preparation import Prepared, combine
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy
-from sark_pdp.interfaces import Clock, PolicySet
-from sark_pdp.model import Document, Entrypoint, Request, Seconds
+from sark_pdp.interfaces import Answered, Clock, PolicySet
+from sark_pdp.model import Decision, Document, Entrypoint, Request, Seconds
 from sark_pdp.projection import Path as JsonPath
 
 MEBI = 1 << 20
@@ -183,6 +183,17 @@ def reads_everything(*names: str) -> dict[str, tuple[Sequence[JsonPath], Sequenc
 def a_question(entrypoint: Entrypoint, document: Document, **fields: Any) -> Request:
     """A request with an id of no meaning."""
     return Request(entrypoint, document, "request-1", **fields)
+
+
+def each(decide: Callable[[Request], Decision], requests: Sequence[Request]) -> list[Answered]:
+    """`decide_many` of a decider that has nothing to gain from it."""
+    answers: list[Answered] = []
+    for request in requests:
+        try:
+            answers.append(decide(request))
+        except Exception as error:  # noqa: BLE001  # as the protocol has it
+            answers.append(error)
+    return answers
 
 
 class Loaded:

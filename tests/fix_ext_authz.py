@@ -1,6 +1,6 @@
 """A decision service for ext_authz whose answers a test chooses."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,8 +9,10 @@ from google.protobuf import json_format
 
 from sark_pdp.engine.result import verdict_of
 from sark_pdp.errors import NotReadyError, UnknownEntrypointError
+from sark_pdp.interfaces import Answered
 from sark_pdp.model import Decision, DecisionId, Entrypoint, Outcome, PolicyRevision, Request, Tier, Verdict
 from sark_pdp.projection import Path, Projection
+from tests.fix_engine import each
 
 ENTRYPOINT = "envoy/authz/allow"
 DECISION_ID = DecisionId("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -85,3 +87,7 @@ class Decisions:
     def decide_nowait(self, request: Request) -> Decision | None:
         """As `Decider`."""
         return self.decide(request) if self._nowait else None
+
+    def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
+        """As `Decider`."""
+        return each(self.decide, requests)

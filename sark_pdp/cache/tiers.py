@@ -1,6 +1,7 @@
 """The caching decider: answers what is known already, asks the next one for the rest."""
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -9,7 +10,7 @@ from uuid_utils import uuid7
 from sark_pdp.cache.key import key_of
 from sark_pdp.cache.single_flight import SingleFlight
 from sark_pdp.errors import EvaluationError
-from sark_pdp.interfaces import CacheEntry, Decider, DecisionStore, StoreStatistics
+from sark_pdp.interfaces import Answered, CacheEntry, Decider, DecisionStore, StoreStatistics
 from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier, Verdict
 from sark_pdp.observability.instruments import Counter
 
@@ -79,6 +80,40 @@ class CachedDecider:
             return None
         self._misses.value += 1
         return self._kept(key, request, decision, began)
+
+    def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
+        """From the store, the rest from the next decider at once; it waits for no evaluation of another caller."""
+        answers: dict[int, Answered] = {}
+        asked: dict[int, tuple[bytes, Request]] = {}
+        for index, request in enumerate(requests):
+            projected = request.projected
+            if projected is None:
+                projected = request.entrypoint.projection.project(request.document)
+            key = key_of(request.entrypoint.fingerprint, projected)
+            known = self._known(key, projected, request.max_age)
+            if known is not None:
+                answers[index] = known
+            else:
+                asked[index] = key, _with(request, projected)
+        first = {(key, request.max_age): index for index, (key, request) in reversed(asked.items())}
+        self._evaluate_many({index: asked.pop(index) for index in sorted(first.values())}, answers)
+        # What was asked twice is known now, unless it may not be kept.
+        for index, (key, request) in list(asked.items()):
+            known = self._known(key, request.projected or {}, request.max_age)
+            if known is not None:
+                answers[index] = known
+                del asked[index]
+        self._evaluate_many(asked, answers)
+        return [answers[index] for index in range(len(requests))]
+
+    def _evaluate_many(self, asked: dict[int, tuple[bytes, Request]], answers: dict[int, Answered]) -> None:
+        if not asked:
+            return
+        self._misses.value += len(asked)
+        began = time.monotonic()
+        decided = self._next.decide_many([request for _, request in asked.values()])
+        for (index, (key, request)), answered in zip(asked.items(), decided, strict=True):
+            answers[index] = self._kept(key, request, answered, began) if isinstance(answered, Decision) else answered
 
     def statistics(self) -> StoreStatistics:
         """Now."""

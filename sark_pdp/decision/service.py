@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from sark_pdp.errors import DeadlineExceededError, EvaluationError, RequestError
-from sark_pdp.interfaces import AuditSink, Decider, PolicySource
+from sark_pdp.interfaces import Answered, AuditSink, Decider, PolicySource
 from sark_pdp.model import (
     NO_DEADLINE,
     Decision,
@@ -69,11 +69,26 @@ class DecisionService:
             return None
         return None if decision is None else self._recorded(request, decision, began)
 
+    def decide_many(self, requests: Sequence[Request]) -> list[Decision | RequestError]:
+        """A decision for each, recorded one by one, or the RequestError that there is instead; in order."""
+        began = time.monotonic_ns()
+        return [
+            answered if isinstance(answered, RequestError) else self._recorded(request, answered, began)
+            for request, answered in zip(requests, self._ask_many(requests), strict=True)
+        ]
+
     def filter(self, resource_field: str, requests: tuple[Request, ...]) -> tuple[Decision, ...]:
-        """A decision for each, recorded as one event, whose id they share. `requests` differ in their resource only."""
+        """A decision for each, recorded as one event, whose id they share. `requests` differ in their resource only.
+
+        Raises RequestError where there is none for one of them.
+        """
         began = time.monotonic_ns()
         event = DecisionId(str(uuid7()))
-        decisions = tuple(replace(self._ask(request), id=event) for request in requests)
+        answers = self._ask_many(requests)
+        for answered in answers:
+            if isinstance(answered, RequestError):
+                raise answered
+        decisions = tuple(replace(answered, id=event) for answered in answers if isinstance(answered, Decision))
         took = time.monotonic_ns() - began
         size = sum(request.size for request in requests)
         record = FilterRecord(event, time.time_ns(), resource_field, requests, decisions, took, size)
@@ -92,11 +107,31 @@ class DecisionService:
             return self._next.decide(request)
         except RequestError:
             raise
-        except EvaluationError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it was, the answer is a denial
+            return self._failed_with(request, error)
+
+    def _ask_many(self, requests: Sequence[Request]) -> list[Decision | RequestError]:
+        if not self._audit.accepts():
+            return [self._failed(request, _NOT_RECORDED) for request in requests]
+        now = time.monotonic()
+        answers: list[Answered] = [DeadlineExceededError(_TOO_LATE) for _ in requests]
+        asked = [index for index, request in enumerate(requests) if request.deadline > now]
+        try:
+            for index, answered in zip(asked, self._next.decide_many([requests[i] for i in asked]), strict=True):
+                answers[index] = answered
+        except Exception as error:  # noqa: BLE001  # the same for all of them
+            for index in asked:
+                answers[index] = error
+        return [
+            answered if isinstance(answered, Decision | RequestError) else self._failed_with(request, answered)
+            for request, answered in zip(requests, answers, strict=True)
+        ]
+
+    def _failed_with(self, request: Request, error: Exception) -> Decision:
+        if isinstance(error, EvaluationError):
             return self._failed(request, Verdict(Outcome.ERROR, str(error)))
-        except Exception:  # noqa: BLE001  # whatever it was, the answer is a denial
-            _log.exception("a decision failed", extra={"entrypoint": request.entrypoint.name})
-            return self._failed(request, _FAILED)
+        _log.error("a decision failed", exc_info=error, extra={"entrypoint": request.entrypoint.name})
+        return self._failed(request, _FAILED)
 
     def _recorded(self, request: Request, decision: Decision, began_ns: int) -> Decision:
         if self.recording:

@@ -1,7 +1,7 @@
 """The innermost decider: gives the policy what it may read, and reads what it returned."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -9,7 +9,8 @@ import msgspec
 from uuid_utils import uuid7
 
 from sark_pdp.engine.result import verdict_of
-from sark_pdp.errors import WouldWaitError
+from sark_pdp.errors import DeadlineExceededError, WouldWaitError
+from sark_pdp.interfaces import Answered
 from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier
 
 Evaluate = Callable[[bytes], bytes | None]
@@ -48,6 +49,18 @@ class Evaluator:
             return self._decide(request.entrypoint.name, evaluate, projected, _encode(projected))
         except WouldWaitError:
             return None
+
+    def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
+        """One after the other; those that are not reached within their deadlines are not begun."""
+        return [self._attempted(request) for request in requests]
+
+    def _attempted(self, request: Request) -> Answered:
+        if request.deadline <= time.monotonic():
+            return DeadlineExceededError("the deadline passed before the decision was due")
+        try:
+            return self.decide(request)
+        except Exception as error:  # noqa: BLE001  # the answer to this one alone; the caller of all judges it
+            return error
 
     def _decide(self, name: str, evaluate: Evaluate, projected: Document, input_json: bytes) -> Decision:
         began = time.monotonic()

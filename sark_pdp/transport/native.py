@@ -16,7 +16,7 @@ from sark_pdp._proto.decision_pb2 import (
 from sark_pdp.decision.service import DecisionService
 from sark_pdp.errors import InvalidRequestError, RequestError
 from sark_pdp.interfaces import PolicySet
-from sark_pdp.model import Document, Outcome, Request, Seconds
+from sark_pdp.model import Decision, Document, Outcome, Request, Seconds
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, status_of
 from sark_pdp.transport.method import NativeMethod, parsed
@@ -120,17 +120,35 @@ class CheckBatch(NativeMethod):
         policies = self._service.active()
         # Each counts the same share, whichever of them it is that is large.
         share = len(message) // max(len(batch.checks), 1)
-        return b"".join(embedded(_RESULTS, self._result(check, metadata, policies, share)) for check in batch.checks)
+        asked = [self._request(check, metadata, policies, share) for check in batch.checks]
+        answers = iter(self._service.decide_many([each for each in asked if isinstance(each, Request)]))
+        return b"".join(
+            embedded(_RESULTS, self._result(each, next(answers)) if isinstance(each, Request) else _failed(each))
+            for each in asked
+        )
 
-    def _result(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int) -> bytes:
+    def _request(
+        self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int
+    ) -> Request | RequestError:
         try:
-            request = self._questions.request(check, metadata, policies, size)
-            return embedded(_RESPONSE, self._responses.encode(request, self._service.decide(request)))
+            return self._questions.request(check, metadata, policies, size)
         except RequestError as error:
-            result = CheckBatchResult()
-            result.error.code = status_of(error)
-            result.error.message = str(error)
-            return result.SerializeToString()
+            return error
+
+    def _result(self, request: Request, answered: Decision | RequestError) -> bytes:
+        if isinstance(answered, RequestError):
+            return _failed(answered)
+        try:
+            return embedded(_RESPONSE, self._responses.encode(request, answered))
+        except RequestError as error:
+            return _failed(error)
+
+
+def _failed(error: RequestError) -> bytes:
+    result = CheckBatchResult()
+    result.error.code = status_of(error)
+    result.error.message = str(error)
+    return result.SerializeToString()
 
 
 class CheckStream(Check):

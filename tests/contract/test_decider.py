@@ -1,12 +1,13 @@
 """What every decider promises to the layer above. Whoever writes another one adds it to `DECIDERS`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from sark_pdp.cache.memory import MemoryStore
 from sark_pdp.cache.tiers import CachedDecider
@@ -14,9 +15,9 @@ from sark_pdp.decision.service import DecisionService
 from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import LoadedPolicies, load
 from sark_pdp.engine.wasm.policy import Runtime
-from sark_pdp.errors import EvaluationError
+from sark_pdp.errors import DeadlineExceededError, EvaluationError
 from sark_pdp.interfaces import Decider
-from sark_pdp.model import Decision, Outcome, Request, Seconds, Tier
+from sark_pdp.model import Deadline, Decision, Outcome, Request, Seconds, Tier
 from sark_pdp.projection import Path
 from sark_pdp.transport.ext_authz import Answers, ReviewedDecider
 from tests.fix_audit import MemorySink
@@ -153,6 +154,44 @@ def reason_at_once(decider: Decider, request: Request) -> str:
         return str(error)
     assert decision is None or decision.verdict.outcome is Outcome.ERROR
     return "" if decision is None else decision.verdict.reason
+
+
+def many_of(decider: Decider, requests: Sequence[Request]) -> list[tuple[Any, ...] | str]:
+    """What was said to each of several questions at once, or what it failed with."""
+    answers = decider.decide_many(requests)
+    assert len(answers) == len(requests)
+    return [said(each) if isinstance(each, Decision) else str(each) for each in answers]
+
+
+def test_several_at_once_get_each_the_answer_that_it_gets_alone(decider: Decider, policies: LoadedPolicies) -> None:
+    asked = [question(policies, name, document) for name, document, _ in ANSWERS] * 2
+    together = many_of(decider, asked)
+    assert together == [said(decider.decide(request)) for request in asked]
+    assert together == many_of(decider, asked)
+    ids = {each.id for each in decider.decide_many(asked) if isinstance(each, Decision)}
+    assert len(ids) == len(asked)
+    assert many_of(decider, []) == []
+
+
+def test_one_of_several_that_fails_is_alone(decider: Decider, policies: LoadedPolicies) -> None:
+    good, failing = question(policies, *ANSWERS[0][:2]), question(policies, "t/conflict", {"left": 1, "right": 1})
+    first, second, third = decider.decide_many([good, failing, good])
+    for each in (first, third):
+        assert isinstance(each, Decision)
+        assert each.verdict.outcome is Outcome.ALLOW
+    if isinstance(decider, DecisionService):
+        assert isinstance(second, Decision)
+        assert (second.verdict.outcome, second.verdict.reason[:18]) == (Outcome.ERROR, "the policy aborted")
+    else:
+        assert isinstance(second, EvaluationError)
+
+
+def test_of_several_those_that_are_late_are_not_evaluated(decider: Decider, policies: LoadedPolicies) -> None:
+    good = question(policies, *ANSWERS[0][:2])
+    late = replace(question(policies, "t/yes", {"user": {"id": "mallory"}}), deadline=Deadline(time.monotonic() - 1))
+    first, second = decider.decide_many([good, late])
+    assert isinstance(first, Decision)
+    assert isinstance(second, DeadlineExceededError)
 
 
 def test_threads_get_each_the_answer_to_its_own_question(decider: Decider, policies: LoadedPolicies) -> None:

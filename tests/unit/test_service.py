@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from sark_pdp.errors import (
     RequestError,
     UnknownEntrypointError,
 )
-from sark_pdp.interfaces import PolicySet
+from sark_pdp.interfaces import Answered, PolicySet
 from sark_pdp.model import (
     AuditRecord,
     Deadline,
@@ -36,7 +36,7 @@ from sark_pdp.model import (
 )
 from sark_pdp.projection import Projection
 from tests.fix_audit import FakeEntrypoint, new_id
-from tests.fix_engine import a_question
+from tests.fix_engine import a_question, each
 
 ENTRYPOINT = FakeEntrypoint(Projection([("user",)]))
 REQUEST = a_question(ENTRYPOINT, {"user": "alice", "port": 7})
@@ -61,6 +61,9 @@ class Answering:
 
     def decide_nowait(self, request: Request) -> Decision | None:
         return self.decide(request) if self.known else None
+
+    def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
+        return each(self.decide, requests)
 
 
 class Sink:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,10 +13,11 @@ from sark_pdp.cache import tiers
 from sark_pdp.cache.memory import MemoryStore
 from sark_pdp.cache.tiers import CachedDecider
 from sark_pdp.errors import DeadlineExceededError, EvaluationError
+from sark_pdp.interfaces import Answered
 from sark_pdp.model import Deadline, Decision, Outcome, Request, Seconds, Tier, Verdict
 from sark_pdp.projection import Projection
 from tests.fix_audit import FakeEntrypoint, new_id
-from tests.fix_engine import a_question
+from tests.fix_engine import a_question, each
 
 TTL = Seconds(10.0)
 USER = Projection([("user",)])
@@ -56,6 +57,9 @@ class Evaluating:
 
     def decide_nowait(self, request: Request) -> Decision | None:
         return self.decide(request) if self.at_once else None
+
+    def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
+        return each(self.decide, requests)
 
 
 @pytest.fixture
@@ -292,6 +296,9 @@ class Gate:
 
     def decide_nowait(self, _request: Request) -> Decision | None:
         raise AssertionError("what is being evaluated already is not evaluated again")
+
+    def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
+        return each(self.decide, requests)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

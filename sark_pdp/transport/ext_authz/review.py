@@ -1,8 +1,10 @@
 """Judges what a policy returned before it is recorded: what Envoy could not carry out is no allowance."""
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
-from sark_pdp.interfaces import Decider
+from sark_pdp.interfaces import Answered, Decider
 from sark_pdp.model import Decision, Outcome, Request, Verdict
 from sark_pdp.transport.ext_authz.answers import Answers
 
@@ -22,6 +24,13 @@ class ReviewedDecider:
         """The same, where the decision is known."""
         decision = self._next.decide_nowait(request)
         return None if decision is None else self._reviewed(request, decision)
+
+    def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
+        """The same of each."""
+        return [
+            self._reviewed(request, answered) if isinstance(answered, Decision) else answered
+            for request, answered in zip(requests, self._next.decide_many(requests), strict=True)
+        ]
 
     def _reviewed(self, request: Request, decision: Decision) -> Decision:
         problem = self._answers.problem(decision.verdict, request.entrypoint.revision)
