@@ -102,6 +102,10 @@ class Request(Struct, frozen=True):
     """`entrypoint.projection.project(document)`, where a layer above has taken it already."""
     size: int = 0
     """Bytes of the message that it came in, or its share of them: what its record counts while it waits."""
+    as_of: float | None = None
+    """On `time.monotonic()`: when the oldest attribute in the document was read; None where none was."""
+    stale: bool = False
+    """Whether such an attribute is past its lifetime: what is decided on it must not be kept."""
 
 
 class Verdict(Struct, frozen=True):

@@ -168,4 +168,6 @@ def _with(request: Request, projected: Document) -> Request:
         request.origin,
         projected,
         request.size,
+        request.as_of,
+        request.stale,
     )
