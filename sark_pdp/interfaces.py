@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from sark_pdp.model import AuditRecord, Decision, Entrypoint, Request, Verdict
+from sark_pdp.model import AuditRecord, Decision, Document, Entrypoint, Request, Verdict
 
 Answered: TypeAlias = Decision | Exception
 """What one request of several came to: its decision, or what `decide` would have raised for it."""
@@ -78,6 +78,28 @@ class DecisionStore(Protocol):
 
     def __len__(self) -> int:
         """Entries that it holds now, expired ones included."""
+
+
+class Generations(Protocol):
+    """What is in a key so that invalidating a subject leaves its keys behind; see `cache/subjects.py`. Thread-safe.
+
+    A generation is 16 bytes of chance. A new one is all that an invalidation is: nothing is looked for or deleted.
+    """
+
+    def known(self, entrypoint: Entrypoint, projected: Document) -> bytes | None:
+        """What goes into the key of an answer; None where a generation has to be read first. Waits for nothing."""
+
+    def read_many(self, questions: Sequence[tuple[Entrypoint, Document]]) -> list[bytes]:
+        """The same for several, in order. May wait, at most `cache.l2.timeout` in all; never raises."""
+
+    def known_of(self, subjects: Sequence[str]) -> list[bytes] | None:
+        """The generation of each; None where one has to be read first. Waits for nothing."""
+
+    def of(self, subjects: Sequence[str]) -> list[bytes]:
+        """The same. May wait, at most `cache.l2.timeout` in all; never raises."""
+
+    def invalidate(self, subjects: Sequence[str]) -> bool:
+        """Gives each a new generation, from now on in this process. True where every process hears of it."""
 
 
 class AuditSink(Protocol):

@@ -6,7 +6,7 @@ from typing import Any, NewType, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from sark_pdp.projection import Projection
+from sark_pdp.projection import Path, Projection
 
 Json: TypeAlias = Any
 """None, bool, int, float, str, list of Json or dict of str to Json."""
@@ -61,6 +61,10 @@ class Entrypoint(Protocol):
     @property
     def projection(self) -> Projection:
         """The part of the input that it can read."""
+
+    @property
+    def reads_data(self) -> tuple[Path, ...]:
+        """The paths of data that it can read; the empty one is all of it."""
 
     @property
     def fingerprint(self) -> bytes:

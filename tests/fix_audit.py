@@ -39,6 +39,7 @@ class FakeEntrypoint(Struct, frozen=True):
     revision: PolicyRevision = PolicyRevision("r-1")
     fingerprint: bytes = bytes(32)
     deterministic: bool = True
+    reads_data: tuple[Path, ...] = ()
 
     def evaluate(self, input_json: bytes) -> bytes | None:
         raise AssertionError("the audit trail evaluates nothing")

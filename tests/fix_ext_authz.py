@@ -42,6 +42,7 @@ class Asked:
     revision = REVISION
     fingerprint = bytes(32)
     deterministic = True
+    reads_data: tuple[Path, ...] = ()
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.projection = Projection(paths)

@@ -29,7 +29,7 @@ _ModuleKey = tuple[str, bytes]
 class LoadedEntrypoint:
     """One entrypoint of an activated module. Immutable, thread-safe."""
 
-    __slots__ = ("_number", "_policy", "deterministic", "fingerprint", "name", "projection", "revision")
+    __slots__ = ("_number", "_policy", "deterministic", "fingerprint", "name", "projection", "reads_data", "revision")
 
     def __init__(self, policy: WasmPolicy, revision: str, prepared: PreparedEntrypoint) -> None:
         self._policy = policy
@@ -37,6 +37,7 @@ class LoadedEntrypoint:
         self.name = prepared.name
         self.revision = PolicyRevision(revision)
         self.projection = Projection(prepared.reads_input)
+        self.reads_data = prepared.reads_data
         self.deterministic = not policy.builtins & NONDETERMINISTIC
         self.fingerprint = prepared.fingerprint
 

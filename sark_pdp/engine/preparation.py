@@ -64,6 +64,7 @@ class PreparedEntrypoint(Struct, frozen=True):
 
     name: str
     reads_input: tuple[JsonPath, ...]
+    reads_data: tuple[JsonPath, ...]
     fingerprint: bytes
     """32 bytes that change with the module, with the data that it can read, and with nothing else."""
 
@@ -194,7 +195,7 @@ def _module(name: str, bundle: Bundle, module: Module, data: _Canonical) -> Prep
         digest=module.digest,
         data_json=data.part(needed),
         entrypoints=tuple(
-            PreparedEntrypoint(stated.name, stated.reads_input, _fingerprint(module, stated, data))
+            PreparedEntrypoint(stated.name, stated.reads_input, stated.reads_data, _fingerprint(module, stated, data))
             for stated in module.entrypoints
         ),
     )
