@@ -15,7 +15,9 @@ from typing import Any, TypeAlias
 import pytest
 from msgspec import Struct
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
+PATIENCE = 30
+"""Seconds for an answer that takes milliseconds on an idle machine."""
 MAX_BODY_BYTES = 8192
 """Of a request's body, Envoy sends this much to the decision point."""
 
@@ -110,7 +112,7 @@ class Envoy:
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Response:
         """One request through Envoy, on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2 * PATIENCE)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -120,7 +122,7 @@ class Envoy:
 
     def wait_logged(self, request_id: str) -> dict[str, Any]:
         """The line of the access log about the request with this `x-request-id`."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         log = self._folder / "access.log"
         while time.monotonic() < deadline:
             # A last line that is not yet written whole has no end.
@@ -211,7 +213,7 @@ def _ext_authz(filter_: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
-        "grpc_service": {"envoy_grpc": {"cluster_name": "decision_point"}, "timeout": "5s"},
+        "grpc_service": {"envoy_grpc": {"cluster_name": "decision_point"}, "timeout": f"{PATIENCE}s"},
         "with_request_body": {"max_request_bytes": MAX_BODY_BYTES, "allow_partial_message": True},
         **filter_,
     }
@@ -237,7 +239,7 @@ def _access_log(path: Path) -> dict[str, Any]:
 
 def _cluster(name: str, address: dict[str, Any]) -> dict[str, Any]:
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    return {"name": name, "connect_timeout": "2s", "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
+    return {"name": name, "connect_timeout": f"{PATIENCE}s", "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
 
 
 def _address(asks: str) -> dict[str, Any]:

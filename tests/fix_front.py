@@ -16,7 +16,8 @@ from sark_pdp.transport.handler import RETRY_PUSHBACK, Kind, Metadata, Refusal, 
 from sark_pdp.transport.tls import Tls
 
 LIMITS = Limits(max_concurrent=4, in_flight_bytes=1 << 20, max_message_bytes=1 << 18)
-TIMEOUT = 20.0
+TIMEOUT = 60.0
+"""Seconds for what takes milliseconds on an idle machine."""
 
 
 class Echo:

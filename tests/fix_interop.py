@@ -53,7 +53,7 @@ def serving(carrier: str, *certificate: Path, port: int = 0, under: Sequence[str
         yield Peer(int(bound), process.pid)
         assert process.poll() is None, "the server ended by itself"
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.fixture(scope="session")

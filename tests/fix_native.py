@@ -27,7 +27,7 @@ CHECK = f"{NATIVE}Check"
 STREAM = f"{NATIVE}CheckStream"
 EXT_AUTHZ = "/envoy.service.auth.v3.Authorization/Check"
 STATUS = "/sark.pdp.v1.Administration/GetStatus"
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 """Seconds for what takes milliseconds on an idle machine."""
 
 SMALL = {

@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 import pytest
 
-START_TIMEOUT = 30.0
-STOP_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 60.0
 
 
 def free_port() -> int:
@@ -47,6 +47,8 @@ class Sidecar:
             "listen.admin": f"unix://{folder / 'admin.sock'}",
             "state_dir": str(folder / "state"),
             "audit.spool_dir": str(folder / "state" / "audit"),
+            # A machine that stands still for a moment must not turn an answer into a denial.
+            "limits.eval_timeout": "10s",
             # Runs whatever a test does over another carrier.
             "transport": os.environ.get("TEST_TRANSPORT", "auto"),
             **settings,
@@ -122,7 +124,7 @@ class Sidecar:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a path of the metrics listener."""
-        connection = http.client.HTTPConnection(self.metrics, timeout=5)
+        connection = http.client.HTTPConnection(self.metrics, timeout=30)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -162,7 +164,7 @@ def short_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def sidecar(sark_pdp: Path) -> Iterator[Sidecar]:
-    """One that serves the default bundle with default settings, for tests that leave it as it was."""
+    """One that serves the default bundle with default settings, its patience apart, for tests that leave it as it was."""
     with tempfile.TemporaryDirectory(prefix="sark-", dir="/tmp") as folder:
         served = Sidecar(sark_pdp, Path(folder), {})
         served.start()

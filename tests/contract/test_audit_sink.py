@@ -1,5 +1,6 @@
 """What every AuditSink promises to the decision service."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -7,10 +8,11 @@ from typing import Literal
 import pytest
 
 from sark_pdp.audit.queue import AuditQueue
-from sark_pdp.audit.spool import Spool
+from sark_pdp.audit.spool import DATABASE, Spool
 from sark_pdp.interfaces import AuditSink
 from sark_pdp.model import Seconds
 from tests.fix_audit import ManualClock, MemorySink, a_record
+from tests.fix_native import wait_until
 
 OnFull = Literal["drop", "deny"]
 MakeSink = Callable[[OnFull, int], AuditSink]
@@ -19,7 +21,7 @@ MakeSink = Callable[[OnFull, int], AuditSink]
 
 @pytest.fixture(params=["queue", "memory"])
 def make_sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSink]:
-    queues: list[AuditQueue] = []
+    queues: list[tuple[AuditQueue, sqlite3.Connection]] = []
 
     def make(on_full: OnFull, capacity: int) -> AuditSink:
         if request.param == "memory":
@@ -28,16 +30,22 @@ def make_sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSi
             Spool(tmp_path, 2**30), "pod", clock=ManualClock(), key=None, on_full=on_full, capacity=capacity
         )
         queue.start()
-        queues.append(queue)
+        # With one record sealed that it cannot commit, the thread takes no other.
+        other = sqlite3.connect(tmp_path / DATABASE, timeout=60, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        queues.append((queue, other))
+        assert queue.put_nowait(a_record())
+        wait_until(lambda: queue._sealed and not queue._queue)
         return queue
 
     yield make
-    for queue in queues:
-        queue.close(Seconds(10))
+    for queue, other in queues:
+        other.close()
+        queue.close(Seconds(60))
 
 
 def put_until_full(sink: AuditSink) -> None:
-    """Faster than any thread takes them out: the sink has room for a few only."""
+    """The sink has room for a few only."""
     while sink.put_nowait(a_record()):
         pass
 

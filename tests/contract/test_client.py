@@ -19,7 +19,7 @@ from tests.fix_client import ALICE, DROP, LOOKUP, POLICY, SEARCH, Connect, ask
 
 @pytest.fixture
 def client(connect_client: Connect, pdp_address: str) -> Any:
-    return connect_client(pdp_address, timeout=5)
+    return connect_client(pdp_address, timeout=30)
 
 
 def test_an_allowed_question_is_answered_whole(client: Any) -> None:
@@ -119,7 +119,7 @@ def test_a_client_that_was_never_asked_can_be_closed(client: Any) -> None:
 
 
 def test_threads_share_one_client(pdp_address: str) -> None:
-    with Client(pdp_address, timeout=5) as client, ThreadPoolExecutor(8) as threads:
+    with Client(pdp_address, timeout=30) as client, ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda n: ask(client, request_id=f"r-{n}"), range(200)))
     assert [answer.request_id for answer in answers] == [f"r-{n}" for n in range(200)]
     assert all(answers)
@@ -127,7 +127,7 @@ def test_threads_share_one_client(pdp_address: str) -> None:
 
 def test_tasks_share_one_client(pdp_address: str) -> None:
     async def main() -> list[Answer]:
-        async with AsyncClient(pdp_address, timeout=5) as client:
+        async with AsyncClient(pdp_address, timeout=30) as client:
             asked = [client.check(action="tool:invoke", user=ALICE, tool=SEARCH) for _ in range(200)]
             return await asyncio.gather(*asked)
 
@@ -145,7 +145,7 @@ def test_the_examples_of_the_documentation_run(
 
 
 def test_an_async_client_denies_in_another_event_loop(pdp_address: str) -> None:
-    client = AsyncClient(pdp_address, timeout=5)
+    client = AsyncClient(pdp_address, timeout=30)
 
     async def ask_once() -> Answer:
         return await client.check(user=ALICE, action="tool:invoke", tool=SEARCH)
@@ -163,7 +163,7 @@ FORKING = """
 import os, sys
 from sark_pdp.client import Client
 
-client = Client(sys.argv[1], timeout=5)
+client = Client(sys.argv[1], timeout=30)
 tool = {"name": "search_documents", "sensitivity_level": "low"}
 if sys.argv[2] == "asked before":
     assert client.check(user={"id": "alice", "roles": ["developer"]}, action="tool:invoke", tool=tool).allow

@@ -28,7 +28,7 @@ def test_where_nobody_listens_it_denies(connect_client: Connect, address: str, s
         # Bound and not listening: no other process gets this port meanwhile.
         reserved.bind(("127.0.0.1", 0))
         target = address.format(port=reserved.getsockname()[1], folder=short_dir)
-        assert_denied(connect_client(target, timeout=5), "UNAVAILABLE: ")
+        assert_denied(connect_client(target, timeout=30), "UNAVAILABLE: ")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_where_nobody_listens_it_denies(connect_client: Connect, address: str, s
 )
 def test_a_status_denies(connect_client: Connect, code: grpc.StatusCode) -> None:
     with serving(aborting(code)) as address:
-        assert_denied(connect_client(address, timeout=5), f"{code.name}: so it is")
+        assert_denied(connect_client(address, timeout=30), f"{code.name}: so it is")
 
 
 def test_a_server_that_hangs_denies_at_the_deadline(connect_client: Connect) -> None:
@@ -68,17 +68,17 @@ def test_a_server_that_accepts_and_says_nothing_denies_at_the_deadline(connect_c
 
 def test_bytes_that_are_no_message_deny(connect_client: Connect) -> None:
     with serving(lambda _method, _message, _context: b"\xff\xff\xff") as address:
-        assert_denied(connect_client(address, timeout=5), "BAD_ANSWER: ")
+        assert_denied(connect_client(address, timeout=30), "BAD_ANSWER: ")
 
 
 def test_an_empty_message_denies(connect_client: Connect) -> None:
     with serving(lambda _method, _message, _context: b"") as address:
-        assert_denied(connect_client(address, timeout=5), "BAD_ANSWER: ")
+        assert_denied(connect_client(address, timeout=30), "BAD_ANSWER: ")
 
 
 def test_an_answer_that_is_too_large_denies(connect_client: Connect) -> None:
     with serving(lambda _method, _message, _context: bytes(17 * 1024 * 1024)) as address:
-        assert_denied(connect_client(address, timeout=20), "RESOURCE_EXHAUSTED: ")
+        assert_denied(connect_client(address, timeout=60), "RESOURCE_EXHAUSTED: ")
 
 
 def test_unavailable_is_tried_again_and_other_failures_are_not(connect_client: Connect) -> None:
@@ -98,7 +98,7 @@ def test_unavailable_is_tried_again_and_other_failures_are_not(connect_client: C
             return fake_pdp(method, message, context)
 
         with serving(first_fail) as address:
-            answer = ask(connect_client(address, timeout=5))
+            answer = ask(connect_client(address, timeout=30))
         assert len(seen) == attempts
         assert answer.allow is (attempts == 2)
 
@@ -106,7 +106,7 @@ def test_unavailable_is_tried_again_and_other_failures_are_not(connect_client: C
 def test_a_decision_point_that_comes_back_is_found_again(connect_client: Connect, short_dir: Path) -> None:
     address = f"unix://{short_dir}/pdp.sock"
     with serving(fake_pdp, address):
-        client = connect_client(address, timeout=5)
+        client = connect_client(address, timeout=30)
         assert ask(client).allow
     assert not ask(client).allow
     with serving(fake_pdp, address):
@@ -115,7 +115,7 @@ def test_a_decision_point_that_comes_back_is_found_again(connect_client: Connect
 
 
 def eventually() -> Iterator[None]:
-    for _ in range(200):
+    for _ in range(1200):
         yield
         threading.Event().wait(0.05)
 

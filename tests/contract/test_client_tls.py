@@ -85,13 +85,13 @@ def test_mtls(
         key_file=str(certificates / f"{pair}.key") if pair else None,
         server_name=name,
     )
-    answer = ask(connect_client(tls_pdp, tls=tls, timeout=5))
+    answer = ask(connect_client(tls_pdp, tls=tls, timeout=30))
     assert answer.allow is allowed
     assert (answer.error is None) is allowed
 
 
 def test_plaintext_to_tls_denies(connect_client: Connect, tls_pdp: str) -> None:
-    assert_denied(connect_client(tls_pdp, timeout=5), "UNAVAILABLE: ")
+    assert_denied(connect_client(tls_pdp, timeout=30), "UNAVAILABLE: ")
 
 
 @pytest.mark.parametrize(

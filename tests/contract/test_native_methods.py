@@ -132,7 +132,7 @@ def test_parameters_come_back_without_what_the_policy_removes_and_with_marks_for
 ) -> None:
     for tier in (wire.TIER_EVALUATED, wire.TIER_L1):
         # Applied after the cache: each request has its own parameters.
-        answer = channel.check(case="paths", parameters={**PARAMETERS, "tier": tier})
+        answer = channel.check(case="paths", salt="both tiers", parameters={**PARAMETERS, "tier": tier})
         assert answer.tier == tier
         expected = {"query": "x", "auth": {"user": "a"}, "card": "[REDACTED]", "tier": tier}
         assert MessageToDict(answer.filtered_parameters) == expected

@@ -323,8 +323,10 @@ def test_a_batch_stops_evaluating_when_its_deadline_has_passed(wired: Sidecar, c
         return metric(wired, "grpc_server_handled_total", grpc_method="CheckBatch")
 
     evaluated, answered = evaluations(), handled()
+    # Each takes half a second, or longer: all of them 2.5 s at least.
     batch = wire.CheckBatchRequest(checks=[asking(policy="wire/other", salt=-salt) for salt in range(5)])
-    late = failure(lambda: channel.call("/sark.pdp.v1.PolicyDecision/CheckBatch", batch, timeout=0.25))
+    late = failure(lambda: channel.call("/sark.pdp.v1.PolicyDecision/CheckBatch", batch, timeout=1.4))
     assert late.code == "DEADLINE_EXCEEDED"
     wait_until(lambda: handled() > answered)
-    assert evaluations() - evaluated == 1
+    # Fewer than three where the machine stood still before the first one began.
+    assert 1 <= evaluations() - evaluated <= 3

@@ -209,7 +209,7 @@ def test_a_body_that_envoy_cut_off_is_not_taken_for_the_body(point: DecisionPoin
 def test_a_chunked_body_is_read_whole(point: DecisionPoint, proxy: Envoy) -> None:
     """It has no content-length to compare with."""
     point.decisions.answer = ALLOW
-    with closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)) as connection:
         chunks = iter([b'{"a"', b": 1}"])
         connection.request("POST", "/a", chunks, {"content-type": "application/json"}, encode_chunked=True)
         assert connection.getresponse().status == 200

@@ -25,7 +25,7 @@ FAILING_GO = 'case "$1 $2" in "env GOVERSION") echo go1.99.0;; install*) exit 1;
 
 def make(*arguments: str | Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", *arguments], cwd=folder, env=_environment(), capture_output=True, text=True, timeout=30
+        ["make", *arguments], cwd=folder, env=_environment(), capture_output=True, text=True, timeout=100
     )
 
 
@@ -60,14 +60,14 @@ def test_run_starts_and_stops_the_decision_point(short_dir: Path, sark_pdp: Path
             command, cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=log
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while "policy revision" not in served.output or not served.ready():
             assert process.poll() is None, served.log
             assert time.monotonic() < deadline, served.log
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
 
     assert not served.ready()
     assert served.grpc in served.output

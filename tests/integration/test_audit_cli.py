@@ -169,16 +169,19 @@ def test_tail_shows_the_last_events_oldest_first(spool: Path) -> None:
 def test_tail_follows_what_is_committed_until_it_is_interrupted(tmp_path: Path) -> None:
     first, second = (a_record(outcome=Outcome.DENY) for _ in range(2))
     write(tmp_path, [a_record(), first])
-    command = [sys.executable, "-c", "from sark_pdp.cli import main; main()", "audit", "tail", "-f", "--json"]
+    # Where these tests run in the background, an interruption is ignored, and children would inherit that.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program += "; from sark_pdp.cli import main; main()"
+    command: list[str | Path] = [sys.executable, "-c", program, "audit", "tail", "-f", "--json", "--spool", tmp_path]
     with subprocess.Popen(
-        [*command, "--spool", tmp_path, "--decision", "deny"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--decision", "deny"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as tail:
         assert tail.stdout is not None
         assert json.loads(tail.stdout.readline())["id"] == first.id
         write(tmp_path, [a_record(), second])
         assert json.loads(tail.stdout.readline())["id"] == second.id
         tail.send_signal(signal.SIGINT)
-        _, errors = tail.communicate(timeout=20)
+        _, errors = tail.communicate(timeout=60)
     assert tail.returncode == 130
     assert "Traceback" not in errors
 

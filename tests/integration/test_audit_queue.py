@@ -31,7 +31,7 @@ from sark_pdp.model import AuditRecord, Seconds
 from tests.fix_audit import NOON, ManualClock, a_record
 
 MIB = 2**20
-GRACE = Seconds(20)
+GRACE = Seconds(60)
 
 
 @pytest.fixture
@@ -60,11 +60,29 @@ def verified(directory: Path, *keys: bytes) -> Report:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Polls for at most 20 s."""
-    end = time.monotonic() + 20
+    """Polls for at most 60 s."""
+    end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, "it did not happen within 20 s"
+        assert time.monotonic() < end, "it did not happen within 60 s"
         time.sleep(0.005)
+
+
+@contextmanager
+def another_writer(directory: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of somebody else, who is patient."""
+    with closing(sqlite3.connect(directory / DATABASE, timeout=60, isolation_level=None)) as other:
+        yield other
+
+
+@contextmanager
+def held_up(queue: AuditQueue, directory: Path) -> Iterator[None]:
+    """The thread has sealed one record and cannot commit it, so that nothing leaves the queue meanwhile."""
+    with another_writer(directory) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert queue.put_nowait(a_record())
+        wait_until(lambda: queue._sealed and not queue._queue)
+        yield
+        other.execute("ROLLBACK")
 
 
 def wait_for_sequence(queue: AuditQueue, sequence: int) -> None:
@@ -151,9 +169,10 @@ def test_each_active_minute_ends_in_a_checkpoint(directory: Path) -> None:
     queue.start()
     for minute in range(3):
         clock.time_ns = NOON + minute * 60_000_000_000
-        before = queue.statistics().sequence
-        queue.put_nowait(a_record())
-        wait_for_sequence(queue, before + 1)
+        record = a_record()
+        queue.put_nowait(record)
+        # The checkpoint may be committed before it.
+        wait_until(lambda id_=record.id: id_ in {event.id for event in events_of(directory)})
     queue.close(GRACE)
     events = events_of(directory)
     assert [event.event_type for event in events] == [
@@ -180,18 +199,16 @@ def test_an_idle_minute_gets_its_checkpoint_when_it_ends(directory: Path) -> Non
 def test_a_full_queue_drops_and_accounts_for_it_in_one_event(directory: Path) -> None:
     queue = a_queue(directory, capacity=10)
     queue.start()
-    # The thread cannot commit, and so nothing leaves the queue.
-    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        taken = 0
+    with held_up(queue, directory):
+        taken = 1
         dropped = 0
         while dropped < 100:
             if queue.put_nowait(a_record(time_ns=NOON + dropped)):
                 taken += 1
             else:
                 dropped += 1
+        assert taken == 11
         assert queue.statistics().dropped == 100
-        other.execute("ROLLBACK")
     wait_until(lambda: queue.statistics().queued == 0)
     queue.close(GRACE)
     events = events_of(directory)
@@ -207,15 +224,12 @@ def test_a_full_queue_drops_and_accounts_for_it_in_one_event(directory: Path) ->
 def test_a_few_large_records_fill_the_queue_as_many_small_ones_do(directory: Path, on_full: str) -> None:
     queue = a_queue(directory, on_full=on_full)
     queue.start()
-    # The thread cannot commit: no more than one segment, of 256 events, leaves the queue.
-    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        taken = 0
+    with held_up(queue, directory):
+        taken = 1
         while queue.put_nowait(a_record(size=MIB)):
             taken += 1
-        assert 4 <= taken <= 4 + 256
+        assert taken == 1 + 4
         assert queue.accepts() == (on_full == "drop")
-        other.execute("ROLLBACK")
     wait_until(lambda: queue.statistics().queued == 0)
     assert queue.accepts()
     # One that is larger than all of the room is taken where nothing waits.
@@ -238,9 +252,11 @@ def test_a_full_spool_takes_nothing_until_there_is_room(directory: Path, on_full
     assert queue.accepts() == (on_full == "drop")
     assert queue.statistics().spool_bytes <= 2 * MIB
     # As a shipper would, once the events are elsewhere.
-    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
+    with another_writer(directory) as other:
         other.execute("DELETE FROM segments WHERE first > 1 AND first < 12")
-    wait_until(lambda: not queue.statistics().problem)
+    # Room is made a moment after the problem is gone.
+    wait_until(lambda: queue._limit)
+    assert queue.statistics().problem == ""
     assert queue.accepts()
     last = a_record()
     assert queue.put_nowait(last)
@@ -268,7 +284,7 @@ def test_a_spool_that_is_full_at_the_start_says_so_and_ends_in_order(directory: 
 def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(directory: Path) -> None:
     queue = a_queue(directory)
     queue.start()
-    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
+    with another_writer(directory) as other:
         other.execute(
             "CREATE TRIGGER broken BEFORE INSERT ON segments BEGIN SELECT raise(ABORT, 'the disk is on fire'); END"
         )
@@ -309,7 +325,7 @@ def test_a_commit_for_which_there_is_no_memory_is_tried_again(directory: Path, m
 def test_closing_says_how_many_records_are_lost(directory: Path) -> None:
     queue = a_queue(directory)
     queue.start()
-    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
+    with another_writer(directory) as other:
         other.execute("CREATE TRIGGER broken BEFORE INSERT ON segments BEGIN SELECT raise(ABORT, 'no'); END")
     queue.put_nowait(a_record())
     with pytest.raises(AuditError, match="audit records are lost"):
@@ -332,9 +348,10 @@ def test_a_record_that_cannot_be_written_becomes_part_of_a_gap(
     queue.put_nowait(record)
     queue.close(GRACE)
     assert "could not be made an event" in caplog.text
-    assert [event.event_type for event in events_of(directory)] == [
-        *("source_started", "authorization_allowed", "audit_gap", "source_stopped")
-    ]
+    first, *between, last = [event.event_type for event in events_of(directory)]
+    assert (first, last) == ("source_started", "source_stopped")
+    # In this order, unless the thread looks when only the first one is there.
+    assert sorted(between) == ["audit_gap", "authorization_allowed"]
 
 
 def test_a_spool_has_one_writer(directory: Path) -> None:
@@ -420,7 +437,7 @@ def test_a_corrupt_spool_is_refused_and_left_as_it_is(directory: Path, content: 
 
 def test_the_database_of_something_else_is_refused(directory: Path) -> None:
     directory.mkdir(parents=True)
-    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
+    with another_writer(directory) as other:
         other.execute("CREATE TABLE t (a)")
     with pytest.raises(StartError, match="not an audit spool of this version"):
         Spool(directory, MIB)

@@ -114,7 +114,8 @@ def test_it_is_not_serving_until_a_bundle_is_active(held: tuple[Sidecar, Callabl
         assert channel.check(case="allow").allow
     assert served.stop() == 0
     assert_stopped(served)
-    types = [each.event_type for each in events(served.spool_dir)]
+    # A minute that ends meanwhile leaves a checkpoint anywhere.
+    types = [each.event_type for each in events(served.spool_dir) if each.event_type != "audit_checkpoint"]
     # What got no decision is counted, not audited.
     assert types == ["source_started", "policy_activated", "authorization_allowed", "source_stopped"]
 

@@ -39,6 +39,6 @@ def test_the_client_of_grpc_for_go_is_content(peer: Peer, grpc_client: Path, cas
         [grpc_client, f"-server_port={peer.port}", "-server_host=127.0.0.1", f"-test_case={case}"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
     assert ran.returncode == 0, ran.stderr

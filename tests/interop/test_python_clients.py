@@ -1,7 +1,6 @@
 """grpcio's clients, with threads and with asyncio, get the same over both carriers."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -9,8 +8,9 @@ import grpc
 import pytest
 
 from tests.fix_interop import CERTIFIED, Peer, serving
+from tests.fix_serve import free_port
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 NOW, LATER, STREAM = "/robust.Echo/Now", "/robust.Echo/Later", "/robust.Echo/Stream"
 WAIT = "/grpc.testing.TestService/FullDuplexCall"
 """Answers an empty message when the deadline has passed."""
@@ -131,9 +131,7 @@ def test_a_method_that_fails_may_answer_with_a_denial(peer: Peer, method: str) -
 
 @pytest.mark.parametrize("carrier", ["front", "grpcio"])
 def test_a_client_may_wait_until_the_server_is_there(carrier: str) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
 
     async def ask(channel: grpc.aio.Channel) -> bytes:
         echo: Any = channel.unary_unary(NOW)
