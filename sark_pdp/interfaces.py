@@ -1,11 +1,11 @@
 """What one layer asks of the next. Each protocol has one contract suite that all its implementations pass."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from sark_pdp.model import AuditRecord, Decision, Document, Entrypoint, Request, Verdict
+from sark_pdp.model import AuditRecord, Deadline, Decision, Document, Entrypoint, Request, Verdict
 
 Answered: TypeAlias = Decision | Exception
 """What one request of several came to: its decision, or what `decide` would have raised for it."""
@@ -84,12 +84,14 @@ class Generations(Protocol):
     """What is in a key so that invalidating a subject leaves its keys behind; see `cache/subjects.py`. Thread-safe.
 
     A generation is 16 bytes of chance. A new one is all that an invalidation is: nothing is looked for or deleted.
+    A question is an entrypoint, its projected input, and `key_of` both. What is found is remembered under that key, so
+    that a hit pays for one look-up; key and generation together are what the answer is kept under.
     """
 
-    def known(self, entrypoint: Entrypoint, projected: Document) -> bytes | None:
-        """What goes into the key of an answer; None where a generation has to be read first. Waits for nothing."""
+    def known(self, entrypoint: Entrypoint, projected: Document, key: bytes) -> bytes | None:
+        """16 bytes to append to the key; None where a generation has to be read first. Waits for nothing."""
 
-    def read_many(self, questions: Sequence[tuple[Entrypoint, Document]]) -> list[bytes]:
+    def read_many(self, questions: Sequence[tuple[Entrypoint, Document, bytes]]) -> list[bytes]:
         """The same for several, in order. May wait, at most `cache.l2.timeout` in all; never raises."""
 
     def known_of(self, subjects: Sequence[str]) -> list[bytes] | None:
@@ -100,6 +102,25 @@ class Generations(Protocol):
 
     def invalidate(self, subjects: Sequence[str]) -> bool:
         """Gives each a new generation, from now on in this process. True where every process hears of it."""
+
+
+RowKey: TypeAlias = tuple[str, ...]
+"""One row of the registry: a kind of name, and the name. `attributes/names.py` has the kinds."""
+
+
+class AttributeSource(Protocol):
+    """Reads the registry of users, servers and tools."""
+
+    def read(self, keys: Collection[RowKey], deadline: Deadline) -> Mapping[RowKey, Sequence[Document]]:
+        """The rows of each key; it may be absent where there is none. The columns of attributes/columns.py, no nulls.
+
+        One query per table. May wait, but not beyond `deadline`, and not for a registry that is known to be away.
+        Raises AttributesError, or DeadlineExceededError where it was the deadline.
+        """
+
+    @property
+    def away(self) -> bool:
+        """Whether the registry is known not to answer."""
 
 
 class AuditSink(Protocol):

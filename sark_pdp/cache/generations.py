@@ -10,7 +10,7 @@ from hashlib import blake2b
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from sark_pdp.cache.subjects import ALL, Ids, Subject, ids_in, of_entrypoint, of_ids
+from sark_pdp.cache.subjects import ALL, Subject, of_entrypoint, of_ids
 from sark_pdp.model import Document, Entrypoint
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GENERATION_BYTES: Final = 16
 CAPACITY: Final = 4096
-"""Subjects, and combinations of them, that are remembered. One takes about 300 bytes."""
+"""Subjects, and questions, that are remembered. One takes about 300 bytes."""
 
 _Part: TypeAlias = tuple[bytes, float]
 """One generation, or several joined, and until when it is good, on `time.monotonic()`."""
@@ -33,81 +33,66 @@ def new_generation() -> bytes:
 
 
 class _Plan:
-    """What is known of one entrypoint. `parts` is added to by any thread: each step is one call of C code."""
+    """What every answer of one entrypoint counts."""
 
-    __slots__ = ("fixed", "ids", "parts", "projection")
+    __slots__ = ("part", "projection", "subjects")
 
-    def __init__(self, projection: "Projection", fixed: tuple[Subject, ...], ids: Callable[[Document], Ids]) -> None:
+    def __init__(self, projection: "Projection", subjects: tuple[Subject, ...]) -> None:
         self.projection = projection
-        self.fixed = fixed
-        self.ids = ids
-        self.parts: dict[Ids | None, _Part] = {}
-        """By the ids in the question; that of `fixed` alone under None."""
+        self.subjects = subjects
+        self.part: _Part | None = None
 
 
 class KeyParts:
     """Remembers what questions come to, as long as no generation is replaced: its owner takes a renewed one then.
 
-    A thread that still holds the former one adds what it found to what nobody looks at any more.
+    A thread that still holds the former one adds what it found to what nobody looks at any more. Any thread adds; each
+    step is one call of C code.
     """
 
-    __slots__ = ("_generation_of", "_plans")
+    __slots__ = ("_generation_of", "_plans", "known")
 
     def __init__(self, generation_of: GenerationOf) -> None:
         self._generation_of = generation_of
         self._plans: dict[str, _Plan] = {}
+        self.known: dict[bytes, _Part] = {}
+        """By the key of a question; for each hit pays for this look-up."""
 
     def renewed(self) -> "KeyParts":
         """One that remembers the entrypoints alone."""
         made = KeyParts(self._generation_of)
-        made._plans = {name: _Plan(plan.projection, plan.fixed, plan.ids) for name, plan in [*self._plans.items()]}
+        made._plans = {name: _Plan(plan.projection, plan.subjects) for name, plan in [*self._plans.items()]}
         return made
 
-    def of(self, entrypoint: Entrypoint, projected: Document, now: float) -> bytes | None:
+    def found(self, entrypoint: Entrypoint, projected: Document, key: bytes, now: float) -> bytes | None:
         """16 bytes for all subjects of the question; None where the generation of one is not known, or not any more."""
-        plan = self._plans.get(entrypoint.name)
-        if plan is None or plan.projection is not entrypoint.projection:
-            plan = self._planned(entrypoint)
-        ids = plan.ids(projected)
-        try:
-            part = plan.parts.get(ids)
-        except TypeError:
-            # An id that is a list or an object is none.
-            part = None
-        if part is not None and part[1] > now:
-            return part[0]
-        return self._found(plan, ids, now)
+        plan = self._planned(entrypoint)
+        fixed = plan.part
+        if fixed is None or fixed[1] <= now:
+            fixed = plan.part = self._part(plan.subjects, now)
+            if fixed is None:
+                return None
+        part = self._part(of_ids(projected), now, fixed)
+        if part is None:
+            return None
+        if len(self.known) >= CAPACITY:
+            self.known.clear()
+        self.known[key] = part
+        return part[0]
 
     def subjects(self, entrypoint: Entrypoint, projected: Document) -> tuple[Subject, ...]:
         """All that an answer to this question counts."""
-        plan = self._planned(entrypoint)
-        return (*plan.fixed, *of_ids(plan.ids(projected)))
+        return (*self._planned(entrypoint).subjects, *of_ids(projected))
 
     def _planned(self, entrypoint: Entrypoint) -> _Plan:
         plans, projection = self._plans, entrypoint.projection
         plan = plans.get(entrypoint.name)
+        # Another revision has another projection, and may read other data.
         if plan is None or plan.projection is not projection:
             if len(plans) >= CAPACITY:
                 plans.clear()
-            plan = plans[entrypoint.name] = _Plan(projection, of_entrypoint(entrypoint), ids_in(projection))
+            plan = plans[entrypoint.name] = _Plan(projection, of_entrypoint(entrypoint))
         return plan
-
-    def _found(self, plan: _Plan, ids: Ids, now: float) -> bytes | None:
-        fixed = plan.parts.get(None)
-        if fixed is None or fixed[1] <= now:
-            fixed = self._part(plan.fixed, now)
-            if fixed is None:
-                return None
-            plan.parts[None] = fixed
-        part = self._part(of_ids(ids), now, fixed)
-        if part is None:
-            return None
-        # 1, 1.0 and True are the same key of a dict, but not the same user.
-        if all(each is None or type(each) is str for each in ids):
-            if len(plan.parts) >= CAPACITY:
-                plan.parts.clear()
-            plan.parts[ids] = part
-        return part[0]
 
     def _part(self, subjects: Iterable[Subject], now: float, first: "_Part | None" = None) -> "_Part | None":
         parts = [] if first is None else [first]
@@ -137,11 +122,13 @@ class LocalGenerations:
         self._others = new_generation()
         self._parts = KeyParts(self._generation_of)
 
-    def known(self, entrypoint: Entrypoint, projected: Document) -> bytes:
+    def known(self, entrypoint: Entrypoint, projected: Document, key: bytes) -> bytes:
         """What goes into the key."""
-        return cast("bytes", self._parts.of(entrypoint, projected, 0.0))
+        parts = self._parts
+        part = parts.known.get(key)
+        return cast("bytes", parts.found(entrypoint, projected, key, 0.0)) if part is None else part[0]
 
-    def read_many(self, questions: Sequence[tuple[Entrypoint, Document]]) -> list[bytes]:
+    def read_many(self, questions: Sequence[tuple[Entrypoint, Document, bytes]]) -> list[bytes]:
         """The same for several; at once."""
         return [self.known(*question) for question in questions]
 

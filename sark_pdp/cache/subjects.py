@@ -12,18 +12,15 @@ An id counts where the projected input holds it. A policy that reads roles but n
 are shared among users, and when the roles of one change, the key of its answers changes with them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
-from typing import Final, NewType, TypeAlias
+from typing import Final, NewType
 
 from sark_pdp.model import Document, Entrypoint, Json
-from sark_pdp.projection import Path, Projection
+from sark_pdp.projection import Path
 
 Subject = NewType("Subject", str)
 """One of the above."""
-
-Ids: TypeAlias = tuple[Json, ...]
-"""User, server, tool and name of the tool as a projected input holds them; empty where it cannot hold any."""
 
 ALL: Final = Subject("all")
 
@@ -31,7 +28,6 @@ _LONG: Final = 200
 """Characters of an id; a longer one counts by its digest."""
 _WIDEST: Final = 64
 """Bits; a larger integer is no id."""
-_NO_IDS: Final[Ids] = ()
 
 
 def policy(entrypoint: str) -> Subject:
@@ -79,19 +75,12 @@ def of_entrypoint(entrypoint: Entrypoint) -> tuple[Subject, ...]:
     return ALL, policy(entrypoint.name), *sorted(data), *sorted(under)
 
 
-def ids_in(projection: Projection) -> Callable[[Document], Ids]:
-    """Finds the ids in documents of this projection, in about 0.2 µs."""
-    told = (("user", "id"), ("server", "id"), ("tool", "id"), ("tool", "name"), ("tool_name",))
-    if any(_holds(projection.paths, path) for path in told):
-        return _ids
-    return lambda _: _NO_IDS
-
-
-def of_ids(ids: Ids) -> Iterator[Subject]:
-    """What an answer about these counts."""
-    if not ids:
-        return
-    user_id, server_id, tool_id, name = map(_text, ids)
+def of_ids(projected: Document) -> Iterator[Subject]:
+    """What an answer counts for the ids in its projected input."""
+    user_value, server_value, tool_value = (projected.get(field) for field in ("user", "server", "tool"))
+    user_id, server_id = _id(user_value, "id"), _id(server_value, "id")
+    tool_id = _text(tool_value.get("id")) if type(tool_value) is dict else None
+    name = _id(tool_value, "name") or _text(projected.get("tool_name"))
     if user_id is not None:
         yield user(user_id)
     if server_id is not None:
@@ -102,18 +91,9 @@ def of_ids(ids: Ids) -> Iterator[Subject]:
         yield named(server_id, name)
 
 
-def _ids(projected: Document) -> Ids:
-    # Some policies know users and servers by a bare id, and tools by a bare name.
-    get = projected.get
-    user_id, server_id, name = get("user"), get("server"), get("tool")
-    tool_id = None
-    if type(user_id) is dict:
-        user_id = user_id.get("id")
-    if type(server_id) is dict:
-        server_id = server_id.get("id")
-    if type(name) is dict:
-        tool_id, name = name.get("id"), name.get("name")
-    return user_id, server_id, tool_id, get("tool_name") if name is None else name
+def _id(value: Json, field: str) -> str | None:
+    """The field of an object; where policies use a bare string or number in its place, that."""
+    return _text(value.get(field)) if type(value) is dict else _text(value)
 
 
 def _text(value: Json) -> str | None:
@@ -132,7 +112,3 @@ def _data(path: Path) -> Subject:
 
 def _under(path: Path) -> Subject:
     return Subject(f"under:{'/'.join(path)}")
-
-
-def _holds(paths: Iterable[Path], path: Path) -> bool:
-    return any(path[: len(held)] == held for held in paths)
