@@ -62,6 +62,10 @@ class AuditError(SarkError):
     """The audit trail cannot be opened, read or written."""
 
 
+class DatabaseError(SarkError):
+    """PostgreSQL cannot be reached, or does not do what it is asked for."""
+
+
 class RequestError(SarkError):
     """A call that gets no decision."""
 
@@ -99,6 +103,10 @@ class EvaluationError(SarkError):
 
 class EvaluationTimeoutError(EvaluationError):
     """A policy ran longer than it may."""
+
+
+class AttributesError(EvaluationError):
+    """What the registry says of a subject cannot be had, or is too old to be believed."""
 
 
 class WouldWaitError(SarkError):

@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "Show what a running process does, and what is wrong.",
     "bundle": "Build, inspect, verify, sign, compare and serve policy bundles.",
     "audit": "Read and verify the audit trail.",
+    "db": "Make and fill the schema of a database.",
     "config": "Show the effective settings and where each came from.",
 }
 """What each module `sark_pdp.cli.NAME` holds, told here so that the help need not import it."""

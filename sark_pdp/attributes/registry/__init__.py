@@ -1,0 +1,1 @@
+"""The registry in PostgreSQL: its tables and views, what notifies of changes, and sample data."""

@@ -1,0 +1,156 @@
+"""`sark-pdp db`: makes and fills the schema of a database."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from sark_pdp.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sark_pdp.attributes.registry.seed import Report
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DSN_VARIABLE = "SARK_DB_DSN"
+
+
+def dsn_options(function: Callable[Concatenate[str, P], R]) -> Callable[..., R]:
+    """Adds `--dsn` and `--dsn-file`; the command gets the connection string as its first argument."""
+
+    @wraps(function)
+    def with_dsn(*args: Any, dsn: str | None, dsn_file: Path | None, **kwargs: Any) -> R:
+        return function(_dsn(dsn, dsn_file), *args, **kwargs)
+
+    with_file = click.option(
+        "--dsn-file", type=click.Path(path_type=Path), metavar="FILE", help="A file that holds it, with a password."
+    )(with_dsn)
+    return click.option(
+        "--dsn",
+        envvar=_DSN_VARIABLE,
+        metavar="DSN",
+        help=f"The database: postgresql://USER@HOST/DATABASE. Without a password; default: ${_DSN_VARIABLE}, which may "
+        "have one. libpq's own variables and files count too (PGPASSFILE, PGSERVICE).",
+    )(with_file)
+
+
+def _dsn(given: str | None, file: Path | None) -> str:
+    from sark_pdp.postgres.connections import holds_secret, read_dsn_file
+
+    if file is not None:
+        return read_dsn_file(file)
+    if given is None:
+        raise SettingsError(f"no database is named: give --dsn or --dsn-file, or set {_DSN_VARIABLE}")
+    context = click.get_current_context()
+    typed = context.get_parameter_source("dsn") is click.core.ParameterSource.COMMANDLINE
+    if typed and holds_secret(given):
+        raise SettingsError(
+            "--dsn holds a password, which everybody on this machine can read in the list of processes: "
+            f"put it into the file of --dsn-file, into ${_DSN_VARIABLE} or into PGPASSFILE"
+        )
+    return given
+
+
+@click.group()
+def db() -> None:
+    """Make and fill the schema of a database in PostgreSQL."""
+
+
+@db.command(
+    epilog="\b\nExamples:\n"
+    "  sark-pdp db migrate --registry --dsn postgresql://admin@db/sark\n"
+    "  sark-pdp db migrate --registry --dsn-file /run/secrets/dsn --dry-run | less"
+)
+@click.option("--registry", is_flag=True, required=True, help="Users, servers and tools, as sidecars read them.")
+@click.option(
+    "--existing-schema",
+    default="public",
+    show_default=True,
+    metavar="NAME",
+    help="Where a registry that another program keeps is looked for: tables users, mcp_servers and mcp_tools.",
+)
+@click.option(
+    "--triggers",
+    is_flag=True,
+    help="Put triggers on the tables of such a registry, for the publisher to hear of changes.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the SQL that would be applied, and apply nothing.")
+@dsn_options
+def migrate(dsn: str, *, registry: bool, existing_schema: str, triggers: bool, dry_run: bool) -> None:
+    """Bring the schema up to date: makes tables and views, or, where another program's tables are, the views alone.
+
+    Tables of another program are never changed, unless --triggers asks for triggers on them. A second run has nothing
+    to do. Two that run at the same time take turns.
+    """
+    from sark_pdp.attributes.registry.schema import plan
+    from sark_pdp.postgres import migrations
+    from sark_pdp.postgres.connections import connect
+
+    with connect(dsn, "sark-pdp db migrate") as connection:
+        todo = plan(connection, existing_schema, triggers=triggers)
+        if dry_run:
+            for migration in migrations.pending(connection, todo.migrations):
+                click.echo(f"-- {migration.title}\n{migration.statements}")
+            return
+        if todo.over is not None:
+            click.echo(f"reading the tables that are there: {', '.join(todo.over.tables)}", err=True)
+        applied = 0
+        for done in migrations.migrate(connection, todo.migrations):
+            applied += not done.skipped
+            click.echo(f"left out: {done.skipped}" if done.skipped else f"applied {done.migration.title}", err=True)
+        click.echo("the schema is up to date" if applied else "nothing to do", err=True)
+
+
+@db.command(
+    epilog="\b\nExamples:\n"
+    "  sark-pdp db seed --dsn postgresql://admin@db/sark\n"
+    "  sark-pdp db seed --dsn-file /run/secrets/dsn --servers 100 --tools 1000 --users 500 --replace"
+)
+@click.option("--servers", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True)
+@click.option("--tools", type=click.IntRange(0, 10_000_000), default=100_000, show_default=True)
+@click.option("--users", type=click.IntRange(0, 10_000_000), default=50_000, show_default=True)
+@click.option("--seed", "number", type=int, default=1, show_default=True, help="Which rows: the same number, the same.")
+@click.option("--replace", is_flag=True, help="Delete all rows of the registry first.")
+@dsn_options
+def seed(dsn: str, *, servers: int, tools: int, users: int, number: int, replace: bool) -> None:
+    """Fill the registry's own tables with sample rows.
+
+    Tables that hold rows are refused without --replace. Either all rows are there afterwards, or it is as before.
+    """
+    from sark_pdp.attributes.registry import seed as registry
+    from sark_pdp.postgres.connections import connect
+
+    sizes = registry.Sizes(servers=servers, tools=tools, users=users)
+    with connect(dsn, "sark-pdp db seed") as connection:
+        show = _bars() if sys.stderr.isatty() else _lines
+        show(lambda report: registry.seed(connection, sizes, number, replace=replace, report=report))
+
+
+def _lines(run: "Callable[[Report], None]") -> None:
+    def report(table: str, done: int, total: int) -> None:
+        if done == total:
+            click.echo(f"{table}: {total:,} rows", err=True)
+
+    run(report)
+
+
+def _bars() -> "Callable[[Callable[[Report], None]], None]":
+    from rich.console import Console
+    from rich.progress import Progress
+
+    def show(run: "Callable[[Report], None]") -> None:
+        with Progress(console=Console(stderr=True)) as progress:
+            tasks: dict[str, Any] = {}
+
+            def report(table: str, done: int, total: int) -> None:
+                if table not in tasks:
+                    tasks[table] = progress.add_task(table, total=total)
+                progress.update(tasks[table], completed=done)
+
+            run(report)
+
+    return show
