@@ -239,7 +239,11 @@ def _access_log(path: Path) -> dict[str, Any]:
 
 def _cluster(name: str, address: dict[str, Any]) -> dict[str, Any]:
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    return {"name": name, "connect_timeout": f"{PATIENCE}s", "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
+    return {
+        "name": name,
+        "connect_timeout": f"{PATIENCE}s",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+    }
 
 
 def _address(asks: str) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def short_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def sidecar(sark_pdp: Path) -> Iterator[Sidecar]:
-    """One that serves the default bundle with default settings, its patience apart, for tests that leave it as it was."""
+    """One that serves the default bundle with almost default settings, for tests that leave it as it was."""
     with tempfile.TemporaryDirectory(prefix="sark-", dir="/tmp") as folder:
         served = Sidecar(sark_pdp, Path(folder), {})
         served.start()

@@ -1,10 +1,12 @@
 """A client keeps the id of each decision that it got; then the process ends, in order or not.
 
 With SARK_SOAK_DECISIONS=100000 in the environment these tests take as many decisions, and hold the process to what it
-promises on a machine that is not busy otherwise: that a kill costs no more than the last 50 ms.
+promises on a machine that is not busy otherwise: that a kill costs no more than the last 50 ms. On any machine it costs
+nothing that was committed before it.
 """
 
 import json
+import math
 import os
 import subprocess
 import threading
@@ -16,12 +18,13 @@ from typing import Any
 import grpc
 import pytest
 
+from sark_pdp.audit.event import Event
 from tests.fix_native import CHECK, Channel, asking, assert_quiet, events, wait_until, wire_policy
 from tests.fix_serve import Serve, Sidecar
 
 SOAK = os.environ.get("SARK_SOAK_DECISIONS")
 DECISIONS = int(SOAK or 5_000)
-LOST_SECONDS = 0.05 if SOAK else 2.0
+LOST_SECONDS = 0.05 if SOAK else math.inf
 CLIENTS = 4
 
 pytestmark = pytest.mark.timeout(900)
@@ -57,18 +60,17 @@ class Client(threading.Thread):
                 self.answers.append((CheckResponse.FromString(answer).decision_id, time.monotonic()))
 
 
-def take(served: Sidecar, end: Callable[[Sidecar], Any]) -> tuple[list[Client], float]:
-    """Asks as fast as it goes, and ends the process in the middle; the clients, and the point in time of the end."""
+def take(served: Sidecar, end: Callable[[Sidecar], Any]) -> list[Client]:
+    """Asks as fast as it goes, and ends the process in the middle."""
     clients = [Client(served.grpc, number) for number in range(CLIENTS)]
     for client in clients:
         client.start()
     wait_until(lambda: sum(len(client.answers) for client in clients) >= DECISIONS, seconds=600)
-    ended = time.monotonic()
     end(served)
     for client in clients:
         client.join(60)
         assert not client.is_alive()
-    return clients, ended
+    return clients
 
 
 def verified(sark_pdp: Path, served: Sidecar) -> dict[str, Any]:
@@ -92,9 +94,26 @@ def served(serve: Serve, wire_bundle: Path, shared_state: str) -> Sidecar:
     return started
 
 
+def some_of(found: list[Event]) -> list[Event]:
+    """All of them, once there are some."""
+    return found if len(found) >= DECISIONS // 10 else []
+
+
 def test_a_kill_costs_no_more_than_the_last_moment(sark_pdp: Path, served: Sidecar) -> None:
-    clients, killed = take(served, Sidecar.kill)
+    committed: list[str] = []
+    killed = 0.0
+
+    def kill(served: Sidecar) -> None:
+        nonlocal killed
+        # Under load, too, one group after the other is committed: not when there is time for it.
+        found = wait_until(lambda: some_of(events(served.spool_dir)), seconds=600)
+        committed.extend(each.id for each in found)
+        killed = time.monotonic()
+        served.kill()
+
+    clients = take(served, kill)
     everything = events(served.spool_dir)
+    assert [each.id for each in everything[: len(committed)]] == committed
     recorded = [each.id for each in everything if each.decision]
     found = set(recorded)
     assert len(found) == len(recorded)
@@ -122,7 +141,7 @@ def test_a_kill_costs_no_more_than_the_last_moment(sark_pdp: Path, served: Sidec
 
 
 def test_told_to_stop_it_keeps_every_decision_and_proves_the_end(sark_pdp: Path, served: Sidecar) -> None:
-    clients, _ = take(served, Sidecar.stop)
+    clients = take(served, Sidecar.stop)
     assert served.process.returncode == 0
     known = {id_ for client in clients for id_, _ in client.answers}
     recorded = [each.id for each in events(served.spool_dir) if each.decision]
