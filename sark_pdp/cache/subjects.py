@@ -1,6 +1,7 @@
 """Subjects: what an answer or an attribute is about, as text. Each has a generation; invalidating one replaces it.
 
     all                     everything
+    attributes              whatever was read of the registry
     policy:<entrypoint>     answers of this entrypoint
     data:<a/b>              answers of entrypoints that read this path of data, or something below it
     under:<a/b>             answers of entrypoints that read exactly this path, so whatever lies below it too
@@ -23,6 +24,8 @@ Subject = NewType("Subject", str)
 """One of the above."""
 
 ALL: Final = Subject("all")
+ATTRIBUTES: Final = Subject("attributes")
+"""Every entry of the registry's rows counts it; the publisher replaces it where it may have missed a change."""
 
 _LONG: Final = 200
 """Characters of an id; a longer one counts by its digest."""

@@ -1,7 +1,8 @@
 """Writes the triggers that tell the publisher, row by row, what of the registry changed.
 
 They run once a statement, so that a bulk change costs one look at all its rows. A function of each compares only the
-columns that decisions depend on: a counter beside them may change with every call.
+columns that decisions depend on: a counter beside them may change with every call. A team is seen in the rows that
+name it: whoever joins or leaves is told of, and where a team is deleted, its members and what it managed.
 """
 
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Watched(Struct, frozen=True):
     table: str
     """Quoted, with its schema."""
     kind: str
-    """`user`, `server`, `tool` or `team`: what an entry names."""
+    """`user`, `server` or `tool`: what an entry names."""
     entry: str
     """The entry of a row: SQL that gives jsonb."""
     compared: Sequence[str]
@@ -86,7 +87,6 @@ OWN: Final = (
         ("id", "email", "role", "roles", "permissions", "active"),
     ),
     Watched("sark_registry.team_members", "user", "to_jsonb(user_id)", ("user_id", "team_id")),
-    Watched("sark_registry.teams", "team", "to_jsonb(id)", ("id", "name")),
     Watched(
         "sark_registry.servers",
         "server",
