@@ -9,8 +9,12 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
-from sark_pdp.audit.subjects import Subjects, subjects_of, text_of
+from sark_pdp.audit.filtered import filtered
+from sark_pdp.audit.harmless import harmless
+from sark_pdp.audit.mask import Changes, Mask
+from sark_pdp.audit.subjects import Subjects, subjects_of
 from sark_pdp.errors import AuditError
 from sark_pdp.model import (
     AuditRecord,
@@ -19,16 +23,11 @@ from sark_pdp.model import (
     FilterRecord,
     Json,
     LifecycleRecord,
+    Origin,
     Outcome,
     Request,
 )
 
-DECISIONS: Final = {
-    Outcome.ALLOW: "allow",
-    Outcome.DENY: "deny",
-    Outcome.UNDEFINED: "undefined",
-    Outcome.ERROR: "error",
-}
 # Of `tool_invoked` a decision point knows nothing: it saw that a call may be made, not that it was.
 _ALLOWED: Final = "authorization_allowed"
 _DENIED: Final = "authorization_denied"
@@ -43,7 +42,6 @@ _COLUMNS: Final = (
 _TIERS: Final = ("", "evaluated", "l1", "l2", "stale")
 _LAST_NS = 253_402_300_799_999_999_999
 """Of the year 9999: what RFC 3339 can write."""
-_DEEPEST = 100
 _MICROSECONDS = 1_000_000
 
 
@@ -74,7 +72,8 @@ class Event(Struct, frozen=True, gc=False):
     user_agent: str | None
     request_id: str | None
     details: dict[str, Json]
-    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, peer_uid, and input, as the policy saw it."""
+    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, peer_uid, what was masked, and input, as the
+    policy saw it."""
 
 
 class _Details(Struct, frozen=True, gc=False):
@@ -87,16 +86,19 @@ class _Details(Struct, frozen=True, gc=False):
     action: str | UnsetType
     peer: str | UnsetType
     peer_uid: int | UnsetType
+    erased: list[str] | UnsetType
+    masked: list[str] | UnsetType
     input: Document
 
 
 class Payloads:
     """Makes the payloads of one source. For one thread: it remembers the second that it wrote last."""
 
-    __slots__ = ("_encode", "_prefix", "_second_ns", "_source")
+    __slots__ = ("_encode", "_mask", "_prefix", "_second_ns", "_source")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, mask: Mask | None = None) -> None:
         self._source = source
+        self._mask = mask or Mask()
         self._encode = msgspec.json.Encoder().encode
         self._second_ns = 0
         self._prefix = "1970-01-01T00:00:00."
@@ -108,23 +110,46 @@ class Payloads:
             return self._encode(event)
         except (TypeError, ValueError, OverflowError, RecursionError):
             # Lone surrogates, integers of thousands of digits, too deep, or no JSON at all.
-            return self._encode(_harmless(event, 0))
+            return self._encode(harmless(event))
 
     def _decision(self, record: DecisionRecord, sequence: int) -> Event:
         request, decision = record.request, record.decision
-        verdict, origin = decision.verdict, request.origin
-        subjects = subjects_of(request.document, origin)
+        verdict, mask, projected = decision.verdict, self._mask, decision.projected
+        if mask.of_columns or mask.of_documents:
+            origin, subjects = self._told_by(request)
+        else:
+            origin = request.origin
+            subjects = subjects_of(request.document, origin)
+        plain = mask.spares(projected)
         details: Any = _Details(
-            verdict.reason,
+            mask.column("reason", verdict.reason) or "" if mask.of_columns else verdict.reason,
             _TIERS[decision.tier],
             decision.age,
             record.latency_ns,
             UNSET if subjects.action is None else subjects.action,
             origin.identity or UNSET,
             UNSET if origin.uid is None else origin.uid,
-            decision.projected,
+            UNSET,
+            UNSET,
+            projected if plain else {},
         )
+        if not plain:
+            told = mask.input(projected, changes := Changes([], []))
+            details = replace(details, input=told, erased=changes.erased or UNSET, masked=changes.masked or UNSET)
         return self._about(record, sequence, request, subjects, verdict.outcome, details)
+
+    def _told_by(self, request: Request) -> tuple[Origin, Subjects]:
+        """What the transport and the document say of who asks, as far as it may be written."""
+        origin, document, mask = request.origin, request.document, self._mask
+        if mask.of_columns:
+            origin = replace(origin, identity=mask.column("peer", origin.identity) or "")
+        if mask.of_documents:
+            document = mask.document(document)
+        subjects = subjects_of(document, origin)
+        if mask.of_columns:
+            names = ("user_id", "user_email", "server_id", "tool_name", "ip_address", "user_agent")
+            subjects = replace(subjects, **{name: mask.column(name, getattr(subjects, name)) for name in names})
+        return origin, subjects
 
     def _other(self, record: AuditRecord, sequence: int) -> Event:
         if type(record) is FilterRecord:
@@ -138,11 +163,11 @@ class Payloads:
 
     def _filter(self, record: FilterRecord, sequence: int) -> Event:
         request = record.requests[0]
-        subjects = subjects_of(request.document, request.origin)
-        outcome, details = _filtered(record, subjects)
+        origin, subjects = self._told_by(request)
+        outcome, details = filtered(record, self._mask, origin, subjects)
         if len(record.requests) > 1:
             several = {"tool_name": None} if record.resource_field == "tool" else {"server_id": None}
-            subjects = msgspec.structs.replace(subjects, **several)
+            subjects = replace(subjects, **several)
         return self._about(record, sequence, request, subjects, outcome, details)
 
     def _about(
@@ -171,7 +196,7 @@ class Payloads:
             request.entrypoint.revision,
             subjects.ip_address,
             subjects.user_agent,
-            request.request_id,
+            self._mask.column("request_id", request.request_id) if self._mask.of_columns else request.request_id,
             details,
         )
 
@@ -195,70 +220,3 @@ def event_of(payload: bytes) -> Event:
         return _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise AuditError(f"a payload of {len(payload)} bytes is no audit event: {error}") from error
-
-
-def _filtered(record: FilterRecord, subjects: Subjects) -> tuple[Outcome, dict[str, Json]]:
-    """One decision about many resources: allowed where any is, for then the principal got something to see.
-
-    The input is kept once without its resource, the resources beside it in the order of the request: together they are
-    the input of each decision.
-    """
-    field = record.resource_field
-    allowed: list[Json] = []
-    refused: list[Json] = []
-    resources: list[Json] = []
-    common: Document = {}
-    outcomes = set()
-    for request, decision in zip(record.requests, record.decisions, strict=False):
-        common = decision.projected
-        resources.append(common.get(field))
-        name = _name(request.document.get(field), len(resources) - 1)
-        outcome = decision.verdict.outcome
-        outcomes.add(outcome)
-        if outcome is Outcome.ALLOW:
-            allowed.append(name)
-        else:
-            refused.append({"resource": name, "decision": DECISIONS[outcome], "reason": decision.verdict.reason})
-    details: dict[str, Json] = {
-        "reason": f"{len(allowed)} of {len(resources)} allowed",
-        "resource_field": field,
-        "allowed": allowed,
-        "refused": refused,
-        "latency_ns": record.latency_ns,
-    }
-    if subjects.action is not None:
-        details["action"] = subjects.action
-    origin = record.requests[0].origin
-    if origin.identity:
-        details["peer"] = origin.identity
-    if origin.uid is not None:
-        details["peer_uid"] = origin.uid
-    details["input"] = {key: value for key, value in common.items() if key != field}
-    details["resources"] = resources
-    first = (o for o in (Outcome.ALLOW, Outcome.ERROR, Outcome.DENY) if o in outcomes)
-    return next(first, Outcome.UNDEFINED), details
-
-
-def _name(resource: Json, index: int) -> str:
-    """What a reader knows a resource by: its id, else its name, else its place in the request."""
-    named = resource if type(resource) is dict else {"id": resource}
-    return text_of(named.get("id")) or text_of(named.get("name")) or f"#{index}"
-
-
-def _harmless(value: Json, depth: int) -> Json:
-    """The same value with everything replaced that JSON or UTF-8 cannot carry."""
-    if depth > _DEEPEST:
-        return "(nested too deeply)"
-    if isinstance(value, Struct):
-        value = {name: below for name, below in msgspec.structs.asdict(value).items() if below is not UNSET}
-    if type(value) is str:
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if type(value) is dict:
-        return {_harmless(str(key), depth): _harmless(below, depth + 1) for key, below in value.items()}
-    if type(value) in {list, tuple}:
-        return [_harmless(below, depth + 1) for below in value]
-    try:
-        msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError):
-        return f"(a value of type {type(value).__name__})"
-    return value

@@ -13,7 +13,8 @@ from typing import Any
 import click
 import msgspec
 
-from sark_pdp.audit.event import DECISIONS, Event
+from sark_pdp.audit.event import Event
+from sark_pdp.audit.filtered import DECISIONS
 from sark_pdp.audit.reader import SpoolReader
 from sark_pdp.audit.search import Selection, committed_after, count, newest
 from sark_pdp.audit.verify import verify as verify_spool

@@ -1,8 +1,8 @@
 """The settings of a process: typed, checked, and each with where it came from. The only reader of the environment."""
 
+from sark_pdp.settings.audit import AuditSettings, AuditTlsSettings
 from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load
 from sark_pdp.settings.schema import (
-    AuditSettings,
     BundleSettings,
     CacheSettings,
     L1Settings,
@@ -19,6 +19,7 @@ from sark_pdp.settings.units import Bytes
 __all__ = [
     "DEFAULT",
     "AuditSettings",
+    "AuditTlsSettings",
     "BundleSettings",
     "Bytes",
     "CacheSettings",

@@ -28,6 +28,10 @@ def _check_files(settings: Settings, origins: Mapping[str, str]) -> None:
         "tls.key_file": settings.tls.key_file,
         "tls.client_ca_file": settings.tls.client_ca_file,
         "audit.chain_key_file": settings.audit.chain_key_file,
+        "audit.mask_key_file": settings.audit.mask_key_file,
+        "audit.tls.ca_file": settings.audit.tls.ca_file,
+        "audit.tls.cert_file": settings.audit.tls.cert_file,
+        "audit.tls.key_file": settings.audit.tls.key_file,
     }
     for key, file in named.items():
         if file is not None and not (file.is_file() and os.access(file, os.R_OK)):
@@ -86,6 +90,35 @@ def _check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
         raise _wrong(key, value, origins[key], "is too small; expected 0, or at least 1MiB")
     if not audit.spool_max_bytes and audit.on_full == "deny":
         raise _wrong(key, value, origins[key], "turns the audit trail off, without which audit.on_full deny would deny")
+
+    for index, mask in enumerate(audit.mask):
+        if mask.operation == "hash" and audit.mask_key_file is None:
+            problem = "needs a key that the hashes are made with; set audit.mask_key_file too"
+            raise _wrong(f"audit.mask[{index}].operation", "'hash'", origins["audit.mask"], problem)
+    _check_writer(settings, origins)
+
+
+def _check_writer(settings: Settings, origins: Mapping[str, str]) -> None:
+    audit, tls = settings.audit, settings.audit.tls
+    needs: dict[str, tuple[object, str, object]] = {
+        "audit.writer": (audit.writer, "audit.spool_max_bytes", audit.spool_max_bytes),
+        "audit.tls.ca_file": (tls.ca_file, "audit.writer", audit.writer),
+        "audit.tls.cert_file": (tls.cert_file, "audit.tls.key_file", tls.key_file),
+        "audit.tls.key_file": (
+            tls.key_file,
+            "audit.tls.cert_file and audit.tls.ca_file",
+            tls.cert_file and tls.ca_file,
+        ),
+        "audit.tls.server_name": (tls.server_name, "audit.tls.ca_file", tls.ca_file),
+    }
+    for key, (value, other, needed) in needs.items():
+        if value and not needed:
+            shown = _shown(value) if isinstance(value, tuple) else f"'{value}'"
+            raise _wrong(key, shown, origins[key], f"is of no use alone; set {other} too")
+    for address in audit.writer:
+        if isinstance(address, TcpAddress) and not (address.loopback or tls.ca_file or tls.insecure):
+            problem = "is on another machine; set audit.tls.ca_file, or audit.tls.insecure to true"
+            raise _wrong("audit.writer", f"'{address}'", origins["audit.writer"], problem)
 
 
 def _shown(addresses: tuple[object, ...]) -> str:

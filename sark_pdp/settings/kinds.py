@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from sark_pdp.addresses import Address, TcpAddress, parse_address, parse_tcp
 from sark_pdp.model import Seconds
+from sark_pdp.settings.audit import MASK_PATH_EXPECTED, MaskPath
 from sark_pdp.settings.schema import FileMode
 from sark_pdp.settings.units import (
     DURATION_EXPECTED,
@@ -151,6 +152,7 @@ _SIMPLE: Mapping[Any, Callable[[], Kind]] = {
     Path: _path,
     int: _integer,
     bool: _boolean,
+    MaskPath: lambda: _parsed(MaskPath.parse, MASK_PATH_EXPECTED, {"type": ["string"], "minLength": 1}),
     FileMode: _mode,
     Seconds: lambda: _parsed(parse_duration, DURATION_EXPECTED, {"type": ["string", "integer"]}, format_duration),
     Bytes: lambda: _parsed(parse_size, SIZE_EXPECTED, {"type": ["string", "integer"]}, format_size),

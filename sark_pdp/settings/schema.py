@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 
 from sark_pdp.addresses import Address, TcpAddress
 from sark_pdp.model import Seconds
+from sark_pdp.settings.audit import AuditSettings
 from sark_pdp.settings.units import Bytes
 
 FileMode = NewType("FileMode", int)
@@ -106,35 +107,6 @@ class CacheSettings(Struct, frozen=True, kw_only=True):
     """Where verdicts are kept."""
 
     l1: L1Settings = L1Settings()
-
-
-class AuditSettings(Struct, frozen=True, kw_only=True):
-    """The record of every decision."""
-
-    spool_dir: Annotated[Path, _derived("The folder that events are written to.", "`audit` in `state_dir`")]
-    spool_max_bytes: Annotated[
-        Bytes,
-        Meta(
-            description="What the spool may take on disk: 1MiB or more, or 0, which turns the audit trail off: no"
-            " decision is recorded then.",
-            ge=0,
-        ),
-    ] = Bytes(2**30)
-    on_full: Annotated[
-        Literal["drop", "deny"],
-        Meta(
-            description="When the spool or its queue is full: `drop` answers and counts what was lost, `deny` denies."
-        ),
-    ] = "drop"
-    chain_key_file: Annotated[
-        Path | None,
-        Meta(
-            description="Key of the chain over the events. Without one, accidents are found but not deliberate changes."
-        ),
-    ] = None
-    source_name: Annotated[
-        str, _derived("The name of this process in its events: the pod or the host.", "the host's name")
-    ]
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ SARK = {
     "tool": {"id": "t-1", "name": "search"},
     "server": {"id": "s-1", "name": "files"},
     "context": {"client_ip": "10.0.0.7"},
-    "parameters": {"password": "secret"},
+    "parameters": {"query": "select"},
 }
 EXT_AUTHZ = {
     "attributes": {

@@ -46,7 +46,8 @@ def test_a_default_of_the_schema_is_what_a_file_may_hold() -> None:
 
 def test_what_is_shown_is_a_settings_file_that_means_the_same(tmp_path: Path) -> None:
     environ = {"HOME": "/home/eve"}
-    shown = load(None, ["cache.l1.ttl=250ms", 'listen.grpc=["[::1]:1", "unix:///run/x"]'], environ)
+    masks = 'audit.mask=[{"path": "/input/**/a~1b"}, {"path": "/reason", "operation": "truncate", "length": 2}]'
+    shown = load(None, ["cache.l1.ttl=250ms", 'listen.grpc=["[::1]:1", "unix:///run/x"]', masks], environ)
     tree: dict[str, Any] = {}
     for key, value in shown_values(shown).items():
         # The packed bundle need not have been built where this runs.

@@ -1,0 +1,243 @@
+"""What of an event is masked before it is written: secrets always, and what `audit.mask` names."""
+
+import hmac
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sark_pdp.audit.event import Payloads
+from sark_pdp.audit.mask import Mask, Operation, Rule
+from sark_pdp.audit.sensitive import MASKED, Secrets
+from sark_pdp.model import Origin, Outcome
+from tests.fix_audit import a_filter, a_record
+
+KEY = b"k" * 16
+
+
+def rule(path: str, operation: Operation = "remove", length: int = 4) -> Rule:
+    return Rule(tuple(path[1:].split("/")), operation, length)
+
+
+def hashed(text: str) -> str:
+    return f"hmac-sha256:{hmac.digest(KEY, text.encode(), 'sha256')[:16].hex()}"
+
+
+def event_of(document: Any, *rules: Rule, origin: Origin | None = None) -> dict[str, Any]:
+    """The event of a decision whose policy saw all of a document."""
+    record = a_record(document, origin=origin or Origin())
+    event: dict[str, Any] = json.loads(Payloads("pod/boot", Mask(rules, KEY)).payload(record, 1))
+    return event
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("password", "PASSWORD", "db_password", "passwd", "passphrase", "client_secret", "Token", "accessToken"),
+        *("authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "api_key", "apiKey", "X-API-Key", "api key"),
+        *("private_key", "aws_secret_access_key", "credentials", "ssh-key", "bearer"),
+    ],
+)
+@pytest.mark.parametrize("value", ["hunter2", ["hunter2"], {"a": "hunter2"}], ids=["text", "list", "object"])
+def test_secrets_are_erased_at_any_depth_whatever_they_hold(name: str, value: object) -> None:
+    for document, place in (
+        ({name: value}, f"/input/{name}"),
+        ({"parameters": {"deep": [{"x": 1}, {name: value, "y": 2}]}}, f"/input/parameters/deep/1/{name}"),
+    ):
+        event = event_of({"user": {"id": "alice"}, **document})
+        assert "hunter2" not in json.dumps(event)
+        assert event["details"]["erased"] == [place]
+        assert event["user_id"] == "alice"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"tool": {"name": "reset_password"}, "action": "token:refresh"},
+        {"parameters": {"max_tokens": 100, "token_budget": 1.5, "uses_tokens": True}},
+        {"monkey": 1, "keyboard": "k", "primary_key": "id", "author": "bob", "author_name": "eve"},
+        {"attributes": {"request": {"http": {"path": "/a?page=2&sort=name", "body": '{"q": 1}'}}}},
+        {"items": [{"name": "colour", "value": "red"}]},
+    ],
+)
+def test_what_is_no_secret_is_written_as_it_is(document: Any) -> None:
+    details = event_of(document)["details"]
+    assert details["input"] == document
+    assert "erased" not in details
+    assert "masked" not in details
+
+
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        ("/a?token=hunter2&page=2", f"/a?token={MASKED}&page=2"),
+        ("/a?x=1&access_token=hunter2#top", f"/a?x=1&access_token={MASKED}#top"),
+        ("/a?tok%65n=hunter2", f"/a?tok%65n={MASKED}"),
+        ("https://x/?api+key=hunter2;b", f"https://x/?api+key={MASKED};b"),
+    ],
+)
+@pytest.mark.parametrize("field", ["path", ":path", "referer"])
+def test_secrets_in_a_query_are_replaced(field: str, path: str, left: str) -> None:
+    details = event_of({"attributes": {"request": {"http": {field: path}}}})["details"]
+    assert details["input"]["attributes"]["request"]["http"] == {field: left}
+    assert details["masked"] == [f"/input/attributes/request/http/{field}"]
+
+
+@pytest.mark.parametrize(
+    "http",
+    [
+        {"body": '{"password": "hunter2"}'},
+        {"body": "user=x&Passwd=hunter2"},
+        {"body": " " * 17_000 + "hunter2"},
+        {"rawBody": "aHVudGVyMg== hunter2"},
+        {"headerMap": {"headers": [{"key": "Authorization", "rawValue": "hunter2"}]}},
+        {"headers": [{"name": "x-api-key", "value": "hunter2"}]},
+    ],
+)
+def test_bodies_and_lists_of_headers_are_looked_into(http: Any) -> None:
+    event = event_of({"attributes": {"request": {"http": http}}})
+    assert "hunter2" not in json.dumps(event)
+    assert len(event["details"]["erased"]) == 1
+
+
+DOCUMENT: dict[str, Any] = {
+    "user": {"id": "alice", "email": "alice@example.com"},
+    "tool": {"name": "search"},
+    "context": {"client_ip": "10.0.0.7"},
+    "parameters": {"query": "select", "rows": [{"ssn": "1"}, {"ssn": "2", "n": 7}], "a/b": "x"},
+}
+
+
+@pytest.mark.parametrize(
+    ("rules", "parameters", "listed"),
+    [
+        ([rule("/input/parameters/query")], {**DOCUMENT["parameters"], "query": None}, {"erased": ["query"]}),
+        (
+            [rule("/input/**/ssn", "hash")],
+            {**DOCUMENT["parameters"], "rows": [{"ssn": hashed("1")}, {"ssn": hashed("2"), "n": 7}]},
+            {"masked": ["rows/0/ssn", "rows/1/ssn"]},
+        ),
+        (
+            [rule("/input/parameters/rows/*/n", "hash")],
+            {**DOCUMENT["parameters"], "rows": [{"ssn": "1"}, {"ssn": "2", "n": hashed("7")}]},
+            {"masked": ["rows/1/n"]},
+        ),
+        (
+            [rule("/input/parameters/rows/0")],
+            {**DOCUMENT["parameters"], "rows": [None, {"ssn": "2", "n": 7}]},
+            {"erased": ["rows/0"]},
+        ),
+        (
+            [rule("/input/parameters/*", "truncate", 4)],
+            {"query": "sele…", "rows": '[{"s…', "a/b": "x"},
+            {"masked": ["query", "rows"]},
+        ),
+        # The strongest wins, in whichever order they are given.
+        (
+            [rule("/input/parameters/query", "truncate"), rule("/input/**/query", "remove")],
+            {**DOCUMENT["parameters"], "query": None},
+            {"erased": ["query"]},
+        ),
+        ([rule("/input/parameters/nothing"), rule("/input/query")], DOCUMENT["parameters"], {}),
+    ],
+)
+def test_a_rule_changes_what_it_names_and_nothing_else(rules: list[Rule], parameters: Any, listed: Any) -> None:
+    event = event_of(DOCUMENT, *rules)
+    details = event["details"]
+    expected = {name: value for name, value in parameters.items() if value is not None}
+    assert details["input"] == {**DOCUMENT, "parameters": expected}
+    found = {kind: details[kind] for kind in ("erased", "masked") if kind in details}
+    assert found == {kind: [f"/input/parameters/{place}" for place in places] for kind, places in listed.items()}
+    assert (event["user_id"], event["user_email"]) == ("alice", "alice@example.com")
+
+
+def test_a_rule_for_a_secret_says_what_becomes_of_it() -> None:
+    details = event_of({"password": "hunter2"}, rule("/input/password", "hash"))["details"]
+    assert details["input"] == {"password": hashed("hunter2")}
+
+
+@pytest.mark.parametrize(
+    ("path", "column"),
+    [
+        ("/input/user/email", "user_email"),
+        ("/input/user/id", "user_id"),
+        ("/input/tool/name", "tool_name"),
+        ("/input/context/client_ip", "ip_address"),
+    ],
+)
+def test_a_column_that_is_made_of_a_masked_field_is_masked_with_it(path: str, column: str) -> None:
+    plain = event_of(DOCUMENT)[column]
+    event = event_of(DOCUMENT, rule(path, "hash"))
+    assert event[column] == hashed(plain)
+    assert event["details"]["masked"] == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("user_email", "alice@example.com"), ("ip_address", "10.0.0.7"), ("request_id", "request-1")],
+)
+def test_a_column_can_be_masked_by_its_name(name: str, kept: str) -> None:
+    assert event_of(DOCUMENT)[name] == kept
+    assert event_of(DOCUMENT, rule(f"/{name}"))[name] is None
+    assert event_of(DOCUMENT, rule(f"/{name}", "hash"))[name] == hashed(kept)
+    assert event_of(DOCUMENT, rule(f"/{name}", "truncate", 3))[name] == f"{kept[:3]}…"
+
+
+def test_reason_and_peer_can_be_masked_wherever_they_show() -> None:
+    origin = Origin(identity="client.example")
+    event = event_of({}, rule("/reason", "truncate", 3), rule("/peer", "hash"), origin=origin)
+    assert event["details"]["reason"] == "bec…"
+    assert event["details"]["peer"] == hashed("client.example")
+    # Where nobody else is named, the peer is the user.
+    assert event["user_id"] == hashed("client.example")
+
+
+def test_a_filter_is_masked_in_its_resources_and_their_names_too() -> None:
+    documents = [{**DOCUMENT, "tool": {"name": name, "token": "hunter2", "note": "long text"}} for name in ("a", "b")]
+    record = a_filter("tool", documents, [Outcome.ALLOW, Outcome.DENY].__getitem__)
+    rules = [rule("/input/tool/name", "hash"), rule("/input/tool/note", "truncate"), rule("/reason")]
+    event = json.loads(Payloads("pod/boot", Mask(rules, KEY)).payload(record, 1))
+    details = event["details"]
+    assert details["allowed"] == [hashed("a")]
+    assert details["refused"] == [{"resource": hashed("b"), "decision": "deny", "reason": ""}]
+    assert details["resources"] == [{"name": hashed(name), "note": "long…"} for name in ("a", "b")]
+    assert details["erased"] == ["/resources/0/token", "/resources/1/token"]
+    assert details["masked"] == [f"/resources/{index}/{field}" for index in (0, 1) for field in ("name", "note")]
+    assert "hunter2" not in json.dumps(event)
+
+
+def test_the_list_of_what_was_masked_is_bounded() -> None:
+    erased = event_of({"parameters": {f"token_{number}_{'x' * 1000}": "t" for number in range(500)}})
+    listed = erased["details"]["erased"]
+    assert len(listed) == 51
+    assert listed[-1] == "(and more)"
+    assert max(map(len, listed)) < 200
+
+
+def test_what_is_nested_too_deeply_has_no_way_around_the_mask() -> None:
+    deep: Any = {"password": "hunter2"}
+    for _ in range(20_000):
+        deep = {"a": deep}
+    for rules in ((), (rule("/input/**/x"),)):
+        payload = Payloads("pod/boot", Mask(rules, KEY)).payload(a_record({"top": deep, "token": "hunter2"}), 1)
+        assert b"hunter2" not in payload
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "token", "path", "Password", "body", "value", "name", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "user", "secret", "max_tokens"]), VALUES))
+def test_what_looks_harmless_at_a_glance_would_not_be_changed_by_a_closer_look(document: Any) -> None:
+    secrets = Secrets()
+    masked = event_of(document)["details"]["input"]
+    # Asked twice: what it remembers of names must not change what it says.
+    assert secrets.none_in(document) == secrets.none_in(document) == (masked == document)
