@@ -5,7 +5,7 @@
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
@@ -79,6 +79,11 @@ class KeyParts:
             self.known.clear()
         self.known[key] = part
         return part[0]
+
+    def of(self, entrypoint: Entrypoint, projected: Document, generations: Mapping[str, bytes]) -> bytes:
+        """The same, of generations that hold all `subjects`; nothing is remembered."""
+        fixed = joined(generations[subject] for subject in self._planned(entrypoint).subjects)
+        return joined((fixed, *(generations[subject] for subject in of_ids(projected))))
 
     def subjects(self, entrypoint: Entrypoint, projected: Document) -> tuple[Subject, ...]:
         """All that an answer to this question counts."""

@@ -1,0 +1,267 @@
+"""Generations that all processes share, in Redis: one key for each subject, made by whoever needs it first.
+
+What was read is held for a while and used without asking, as long as the channel (`channel.py`) proves that no
+invalidation can have been missed: that is the trust. Without it every question reads. Where Redis is away, questions
+get generations of this process alone, new ones each time, so that nothing decided before is believed.
+
+Every generation is mixed with the run id of the server that it was read from: after a restart or a failover, when
+invalidations may have been lost, nothing that was kept before is found again.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from sark_pdp.cache.generations import CAPACITY, GENERATION_BYTES, KeyParts, LocalGenerations, new_generation
+from sark_pdp.cache.subjects import ALL
+from sark_pdp.model import Document, Entrypoint, Seconds
+
+_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
+"""Of a generation in Redis: longer than anything lives that is kept under one. A lost one is only a new one."""
+_NEVER: Final = float("-inf")
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Link(Protocol):
+    """What is needed of `RedisLink`."""
+
+    @property
+    def run_id(self) -> bytes | None:
+        """Of the server that is asked now; None while there is none."""
+
+    def execute(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any] | None:
+        """The replies, in one round trip of bounded time; None where Redis is not to be had."""
+
+
+class _Read:
+    """Generations that were asked for and are not here yet. What is heard meanwhile is newer than they may be."""
+
+    __slots__ = ("epoch", "heard")
+
+    def __init__(self, epoch: int | None) -> None:
+        self.epoch = epoch
+        """None where nothing was trusted as it began: it cannot begin a time of trust."""
+        self.heard: set[str] = set()
+
+
+class RedisGenerations:
+    """See the module. Thread-safe.
+
+    `_lock` guards the changes of all that changes: `_held`, what was read, with the end of its time; `_existing`,
+    subjects that Redis had a generation of; `_reads`, those on their way; `_owed`, invalidations that Redis has not
+    heard of yet; `_away`; `_run_id`; `_trusted_until`, and `_epoch`, another one each time that trust was lost.
+    """
+
+    def __init__(self, link: Link, prefix: str, ttl: Seconds, capacity: int = CAPACITY) -> None:
+        """`ttl`: how long one that was read is used before it is read again."""
+        self.channel = f"{prefix}:invalidations".encode()
+        """What invalidations are published on: a list of subjects in MessagePack."""
+        self._link, self._key_prefix, self._ttl, self._capacity = link, f"{prefix}:generation:", ttl, capacity
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[bytes, float]] = {}
+        self._parts = KeyParts(self._held.get)
+        self._existing: set[str] = set()
+        self._reads: set[_Read] = set()
+        self._owed: dict[str, bytes] = {}
+        self._away: LocalGenerations | None = None
+        self._epoch = 0
+        self._trusted_until = _NEVER
+        self._run_id: bytes | None = None
+
+    def known(self, entrypoint: Entrypoint, projected: Document, key: bytes) -> bytes | None:
+        """What goes into the key, where that is known and trusted."""
+        now = time.monotonic()
+        if now >= self._trusted_until:
+            away = self._away
+            return None if away is None else away.known(entrypoint, projected, key)
+        parts = self._parts
+        part = parts.known.get(key)
+        return part[0] if part is not None and part[1] > now else parts.found(entrypoint, projected, key, now)
+
+    def known_of(self, subjects: Sequence[str]) -> list[bytes] | None:
+        """The generation of each, where all are known and trusted."""
+        now = time.monotonic()
+        if now >= self._trusted_until:
+            away = self._away
+            return None if away is None else away.known_of(subjects)
+        held = [self._held.get(subject) for subject in subjects]
+        found = [part[0] for part in held if part is not None and part[1] > now]
+        return found if len(found) == len(held) else None
+
+    def read_many(self, questions: Sequence[tuple[Entrypoint, Document, bytes]]) -> list[bytes]:
+        """What goes into the keys; reads what is not known in one round trip."""
+        known = [self.known(*question) for question in questions]
+        unknown = [question for question, part in zip(questions, known, strict=True) if part is None]
+        if unknown:
+            parts = self._parts
+            read = self._read({each: None for question in unknown for each in parts.subjects(*question[:2])})
+            if read is None:
+                away = self._gone()
+                found = iter([away.known(*question) for question in unknown])
+            else:
+                found = iter([parts.of(entrypoint, projected, read) for entrypoint, projected, _ in unknown])
+            known = [next(found) if part is None else part for part in known]
+        return [part for part in known if part is not None]
+
+    def of(self, subjects: Sequence[str]) -> list[bytes]:
+        """The generation of each; reads those that are not known in one round trip."""
+        read = self._read(dict.fromkeys(subjects))
+        return self._gone().of(subjects) if read is None else [read[subject] for subject in subjects]
+
+    def invalidate(self, subjects: Sequence[str]) -> bool:
+        """Gives each a new generation. Where Redis cannot be told now, it is told before anything is read from it."""
+        owed = {subject: new_generation() for subject in subjects}
+        with self._lock:
+            # Before Redis is asked: it may do as it is told and not live to say so.
+            self._owe(owed)
+        shared = self._link.execute(self._telling(owed)) is not None
+        with self._lock:
+            if shared:
+                self._paid(owed)
+            self._forget(subjects)
+        return shared
+
+    def deliver(self) -> None:
+        """Tells Redis what it has not heard of yet. Called now and then, for nobody may ask."""
+        owed = dict(self._owed)
+        if owed and self._link.execute(self._telling(owed)) is not None:
+            with self._lock:
+                self._paid(owed)
+                self._forget(owed)
+
+    def heard(self, subjects: Iterable[str]) -> None:
+        """Someone invalidated these. They are read again when needed, so the order of messages decides nothing."""
+        with self._lock:
+            self._forget(subjects)
+
+    def trust(self, until: float) -> None:
+        """All that was published is heard: what is held counts until this point of `time.monotonic()`."""
+        with self._lock:
+            if time.monotonic() >= self._trusted_until:
+                self._start_over()
+            self._away = None
+            self._trusted_until = max(self._trusted_until, until)
+
+    def distrust(self) -> None:
+        """Something may have been missed: everything is read again."""
+        with self._lock:
+            self._start_over()
+
+    def served_by(self, run_id: bytes | None) -> None:
+        """Told of each change of the server, or that there is none: what another one told counts no more."""
+        with self._lock:
+            if run_id is not None and run_id != self._run_id:
+                self._run_id = run_id
+                self._existing.clear()
+                self._start_over()
+
+    def _read(self, subjects: Mapping[str, None]) -> dict[str, bytes] | None:
+        """The generation of each; None where Redis is not to be had."""
+        began = time.monotonic()
+        with self._lock:
+            trusted = began < self._trusted_until
+            held = self._good(subjects, began) if trusted else {}
+            missing = [subject for subject in subjects if subject not in held]
+            if not missing:
+                return held
+            owed = dict(self._owed)
+            made = [subject for subject in missing if subject not in self._existing]
+            reading = _Read(self._epoch if trusted else None)
+            self._reads.add(reading)
+        run_id = self._link.run_id
+        telling = self._telling(owed) if owed else []
+        making = [self._set(subject, new_generation(), "NX") for subject in made]
+        replies = self._link.execute([*telling, *making, ("MGET", *map(self._key, missing))])
+        with self._lock:
+            self._reads.remove(reading)
+            if replies is None or run_id is None or run_id != self._link.run_id:
+                return None
+            self._away = None
+            if owed:
+                self._paid(owed)
+                self._forget(owed)
+            return held | self._taken(reading, dict(zip(missing, replies[-1], strict=True)), run_id, began)
+
+    def _good(self, subjects: Iterable[str], now: float) -> dict[str, bytes]:
+        held = ((subject, self._held.get(subject)) for subject in subjects)
+        return {subject: part[0] for subject, part in held if part is not None and part[1] > now}
+
+    def _taken(self, reading: _Read, replies: dict[str, bytes | None], run_id: bytes, began: float) -> dict[str, bytes]:
+        """What the replies say, held where nothing newer can have been heard of."""
+        taken: dict[str, bytes] = {}
+        replaced = False
+        for subject, stored in replies.items():
+            if stored is None:
+                # It was evicted. The next one who needs it makes another; this one is for one question.
+                self._existing.discard(subject)
+                taken[subject] = new_generation()
+                continue
+            taken[subject] = generation = _mixed(stored, run_id)
+            if len(self._existing) >= self._capacity:
+                self._existing.clear()
+            self._existing.add(subject)
+            if reading.epoch == self._epoch and subject not in reading.heard:
+                former = self._held.pop(subject, None)
+                replaced |= former is not None and former[0] != generation
+                self._hold(subject, generation, began + self._ttl)
+        if replaced:
+            self._parts = self._parts.renewed()
+        return taken
+
+    def _hold(self, subject: str, generation: bytes, until: float) -> None:
+        if len(self._held) >= self._capacity:
+            del self._held[next(iter(self._held))]
+        self._held[subject] = generation, until
+
+    def _owe(self, owed: Mapping[str, bytes]) -> None:
+        self._owed |= owed
+        if len(self._owed) > self._capacity:
+            self._owed = {ALL: new_generation()}
+
+    def _paid(self, owed: Mapping[str, bytes]) -> None:
+        """Redis knows of these; of what was invalidated once more meanwhile it may not."""
+        for subject, generation in owed.items():
+            if self._owed.get(subject) == generation:
+                del self._owed[subject]
+
+    def _forget(self, subjects: Iterable[str]) -> None:
+        subjects = tuple(subjects)
+        for reading in self._reads:
+            reading.heard.update(subjects)
+        for subject in subjects:
+            self._held.pop(subject, None)
+        self._parts = self._parts.renewed()
+        if self._away is not None:
+            self._away.invalidate(subjects)
+
+    def _start_over(self) -> None:
+        self._epoch += 1
+        self._trusted_until = _NEVER
+        self._held.clear()
+        self._parts = self._parts.renewed()
+
+    def _gone(self) -> LocalGenerations:
+        with self._lock:
+            if self._away is None:
+                self._away = LocalGenerations(self._capacity)
+            return self._away
+
+    def _telling(self, owed: Mapping[str, bytes]) -> list[tuple[bytes | str | int, ...]]:
+        told = [self._set(subject, generation) for subject, generation in owed.items()]
+        return [*told, ("PUBLISH", self.channel, _encode([*owed]))]
+
+    def _set(self, subject: str, generation: bytes, *condition: str) -> tuple[bytes | str | int, ...]:
+        return ("SET", self._key(subject), generation, *condition, "PX", _LIFETIME_MS)
+
+    def _key(self, subject: str) -> bytes:
+        return f"{self._key_prefix}{subject}".encode("utf-8", "surrogatepass")
+
+
+def _mixed(stored: bytes, run_id: bytes) -> bytes:
+    """16 bytes, whatever somebody may have put there."""
+    return blake2b(stored, digest_size=GENERATION_BYTES, key=run_id[:64]).digest()
