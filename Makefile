@@ -40,7 +40,7 @@ run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set k
 
 .PHONY: test
 test: MAY_INSTALL := yes
-test: .venv/.dev tools h2load postgres lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
+test: .venv/.dev tools h2load postgres redis lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest tests/contract $(ARGS)
 
@@ -76,6 +76,18 @@ postgres: ## Install PostgreSQL, which tests start servers of, for `make test`; 
 	else
 		echo "PostgreSQL's programs are neither in /usr/lib/postgresql nor on PATH; on Debian and Ubuntu:" \
 			"apt-get install postgresql; elsewhere name their folder with POSTGRES_BIN" >&2
+		exit 1
+	fi
+
+.PHONY: redis
+redis: ## Install Redis, which tests start servers of, for `make test`; no service is set up
+	@if command -v redis-server redis-check-rdb > /dev/null; then exit; fi
+	if [ "$(MAY_INSTALL)" = yes ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+		apt-get update -qq
+		# The server is in this package, under another name; the package redis-server would start one.
+		DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends redis-tools > /dev/null
+	else
+		echo "redis-server is not on PATH; on Debian and Ubuntu it is in redis-tools: apt-get install redis-tools" >&2
 		exit 1
 	fi
 

@@ -1,0 +1,240 @@
+"""Real Redis servers, each on a Unix socket in a folder of its own, and a proxy before one that can stall, drip, cut.
+
+The one of the session is shared by tests that use a prefix of their own; a test that breaks a server starts another.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+_PATIENCE = 30.0
+_QUICK = ("--port", "0", "--save", "", "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+
+
+class RedisProcess:
+    """One server. May be killed, frozen and started again; without `appendonly` it starts empty."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        """`options` are added to those of the tests."""
+        self._folder, self._options = folder, options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Its Unix socket."""
+        return self._folder / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        """For `cache.l2.url`."""
+        return f"unix://{self.socket}"
+
+    def start(self) -> "RedisProcess":
+        """Returns when it answers."""
+        # One program: its name says what it does, and Debian has it under this one alone where no service is wanted.
+        program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
+        if program is None:
+            pytest.fail("Redis is not installed: run `make redis`", pytrace=False)
+        self._process = subprocess.Popen(
+            [
+                "redis-server",
+                "--port",
+                "0",
+                "--unixsocket",
+                self.socket,
+                "--dir",
+                self._folder,
+                *_QUICK,
+                *self._options,
+            ],
+            executable=program,
+            stdout=subprocess.DEVNULL,
+        )
+        self._answers()
+        return self
+
+    def client(self) -> "redis.Redis":
+        """Of redis-py, for a test that looks at what is in it or changes it. The caller closes it."""
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(unix_socket_path=str(self.socket), protocol=2, socket_timeout=_PATIENCE, retry=once)
+
+    def ask(self, *command: Any) -> Any:
+        """The reply to one command."""
+        with contextlib.closing(self.client()) as client:
+            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_PATIENCE)
+            self._process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay, nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Another run of it."""
+        self.kill()
+        self.start()
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def _answers(self) -> None:
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                if self.ask("PING"):
+                    return
+            except redis.exceptions.BusyLoadingError:
+                return
+            except redis.exceptions.ConnectionError:
+                assert time.monotonic() < end, "redis-server does not answer"
+                time.sleep(0.01)
+
+
+class RedisProxy:
+    """Listens on loopback and passes on to a server what it gets. A test sets `stalled` and `drips`, or cuts.
+
+    `_lock` guards `_open`; threads of their own pass bytes on.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.stalled = False
+        """Takes what comes, and passes nothing on until this is False again."""
+        self.drips = False
+        """Passes on one byte at a time, with a pause after each."""
+        self._target = target
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """For `cache.l2.url`."""
+        return f"redis://127.0.0.1:{self._port}"
+
+    def lead_to(self, target: Path) -> None:
+        """From now on to another server, as after a failover; what is connected stays."""
+        self._target = target
+
+    def cut(self) -> None:
+        """Breaks all connections; new ones are accepted."""
+        with self._lock:
+            gone, self._open = self._open, set()
+        for each in gone:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def refuse(self) -> None:
+        """Accepts no more connections, and cuts those that there are."""
+        # A thread in `accept` keeps the socket open.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def accept_again(self) -> None:
+        """After `refuse`, on the same port."""
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def close(self) -> None:
+        """For good."""
+        self.stalled = self.drips = False
+        self.refuse()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                caller, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                server.connect(str(self._target))
+            except OSError:
+                caller.close()
+                server.close()
+                continue
+            with self._lock:
+                self._open |= {caller, server}
+            threading.Thread(target=self._pass_on, args=(caller, server), daemon=True).start()
+            threading.Thread(target=self._pass_on, args=(server, caller), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError), source, sink:
+            while data := source.recv(65536):
+                while self.stalled:
+                    time.sleep(0.002)
+                if not self.drips:
+                    sink.sendall(data)
+                    continue
+                for byte in data:
+                    sink.sendall(bytes((byte,)))
+                    time.sleep(0.02)
+
+
+StartRedis: TypeAlias = Callable[..., RedisProcess]
+
+
+@pytest.fixture
+def start_redis() -> Iterator[StartRedis]:
+    """Starts a server of the test's own, with more options of redis-server where they are given."""
+    with contextlib.ExitStack() as running:
+
+        def start(*options: str) -> RedisProcess:
+            # A Unix socket's path is short.
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="sark-redis-")))
+            server = RedisProcess(folder, *options).start()
+            running.callback(server.kill)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisProcess]:
+    """The one that tests share; it stays as it is."""
+    with tempfile.TemporaryDirectory(prefix="sark-redis-") as folder:
+        server = RedisProcess(Path(folder)).start()
+        yield server
+        server.kill()
+
+
+@pytest.fixture
+def redis_prefix() -> str:
+    """Of this test's keys."""
+    return f"test-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def redis_proxy(redis_server: RedisProcess) -> Iterator[RedisProxy]:
+    """Before the server that tests share."""
+    proxy = RedisProxy(redis_server.socket)
+    yield proxy
+    proxy.close()
