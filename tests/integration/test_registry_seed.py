@@ -1,0 +1,81 @@
+"""`sark-pdp db seed`: the same rows for the same number, and never over somebody's rows."""
+
+import psycopg
+from click.testing import CliRunner, Result
+
+from sark_pdp.cli import main
+from tests.fix_postgres import NewDatabase
+
+SIZES = ("--servers=40", "--tools=2500", "--users=1200")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["db", *arguments])
+
+
+def seeded(dsn: str, *arguments: str) -> Result:
+    assert run("migrate", "--registry", "--dsn", dsn).exit_code == 0
+    return run("seed", "--dsn", dsn, *SIZES, *arguments)
+
+
+def content(dsn: str) -> dict[str, str]:
+    """A digest of the rows of each view, and of how many there are."""
+    digest = "SELECT count(*) || md5(string_agg(row::text, '|' ORDER BY row::text)) FROM (SELECT * FROM {}) AS row"
+    with psycopg.connect(dsn) as connection:
+        rows = {name: connection.execute(digest.format(f"sark_pdp.{name}").encode()).fetchone() for name in NAMES}
+    return {name: row[0] for name, row in rows.items() if row is not None}
+
+
+NAMES = ("users", "servers", "tools")
+
+
+def test_fills_the_registry_and_tells_how_far_it_is(database: str) -> None:
+    result = seeded(database)
+
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.splitlines() == [
+        "teams: 48 rows",
+        "users: 1,200 rows",
+        "team_members: 1,200 rows",
+        "servers: 40 rows",
+        "tools: 2,500 rows",
+    ]
+    with psycopg.connect(database) as connection:
+        counted = [connection.execute(f"SELECT count(*) FROM sark_pdp.{name}".encode()).fetchone() for name in NAMES]
+        teams = connection.execute("SELECT DISTINCT cardinality(teams) FROM sark_pdp.users").fetchall()
+        owned = connection.execute(
+            "SELECT count(*) FROM sark_pdp.tools t JOIN sark_pdp.servers s ON s.id = server_id JOIN sark_pdp.users u"
+            " ON u.id = t.owner WHERE s.owner_id IS NOT NULL"
+        ).fetchone()
+    assert (counted, teams, owned) == ([(1200,), (40,), (2500,)], [(1,)], (2500,))
+
+
+def test_the_same_number_makes_the_same_rows_and_another_number_others(new_database: NewDatabase) -> None:
+    first, again, other = new_database(), new_database(), new_database()
+    for dsn, number in ((first, "7"), (again, "7"), (other, "8")):
+        assert seeded(dsn, "--seed", number).exit_code == 0
+
+    assert content(first) == content(again)
+    assert all(content(first)[name] != content(other)[name] for name in NAMES)
+
+
+def test_rows_that_are_there_are_only_replaced_when_it_is_asked_for(database: str) -> None:
+    assert seeded(database).exit_code == 0
+    before = content(database)
+
+    refused = run("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0")
+    assert refused.exit_code == 2
+    assert "sark_registry.teams holds rows; give --replace" in refused.stderr
+    assert content(database) == before
+
+    assert run("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0", "--replace").exit_code == 0
+    assert content(database)["users"].startswith("1")
+
+
+def test_only_tables_of_this_program_are_filled(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE users (id text)")
+    result = run("seed", "--dsn", database)
+
+    assert result.exit_code == 2
+    assert "run `sark-pdp db migrate --registry` first" in result.stderr
