@@ -62,6 +62,10 @@ class AuditError(SarkError):
     """The audit trail cannot be opened, read or written."""
 
 
+class SpoolDamagedError(AuditError):
+    """The file of the audit spool is damaged, which no waiting heals."""
+
+
 class DatabaseError(SarkError):
     """PostgreSQL cannot be reached, or does not do what it is asked for."""
 

@@ -6,18 +6,20 @@ their messages, whichever is reached first.
 """
 
 import logging
-import os
-import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Literal
 
 from sark_pdp.audit.losses import Losses
+from sark_pdp.audit.mask import Mask
+from sark_pdp.audit.outbox import Outbox
+from sark_pdp.audit.priority import give_way
 from sark_pdp.audit.source import Sealed, Source
 from sark_pdp.audit.spool import Spool
 from sark_pdp.audit.statistics import Statistics
-from sark_pdp.errors import AuditError
+from sark_pdp.errors import AuditError, SpoolDamagedError
 from sark_pdp.interfaces import Clock
 from sark_pdp.model import AuditRecord, Seconds
 
@@ -38,8 +40,6 @@ _SLICE: Final = 32
 """Events that are sealed without letting another thread run: about 0.2 ms."""
 _PAUSE: Final = 5e-5
 """Seconds between two slices: long enough for a waiting thread to get the interpreter, which a release alone is not."""
-_NICE: Final = 10
-"""Of the thread, added to that of the process: on a core that both want, an answer goes first."""
 _MINUTE_NS: Final = 60_000_000_000
 
 _log = logging.getLogger(__name__)
@@ -55,13 +55,14 @@ class AuditQueue:
         *,
         clock: Clock,
         key: bytes | None = None,
+        mask: Mask | None = None,
         on_full: Literal["drop", "deny"] = "drop",
         capacity: int = 10_000,
     ) -> None:
         """`name` is the host's or pod's; `key` that of the chain; `capacity` is in records, of 4 MiB at most."""
         self._spool = spool
         self._clock = clock
-        self._source = Source(name, spool.next_number, key, clock)
+        self._source = Source(name, spool.next_number, key, clock, mask)
         self.keeps = True
         self.required = on_full == "deny"
         """An answer whose record was dropped must not be given."""
@@ -88,11 +89,15 @@ class AuditQueue:
         self._gate = threading.Lock()
         self._parked = False
         self._wake = threading.Event()
+        self.outbox = Outbox(self._wake)
+        """For who ships what is committed."""
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
     def start(self) -> None:
         """Commits the first event and starts the thread; raises AuditError, the spool closed, where it fails."""
         self._sealed.append(self._source.started(self._spool.previous))
+        if self._spool.set_aside is not None:
+            self._sealed.append(self._source.damaged(self._spool.set_aside.name))
         try:
             self._spool.append(self._source.segment(self._sealed))
         except AuditError:
@@ -133,11 +138,13 @@ class AuditQueue:
             problem=self._problem,
         )
 
-    def close(self, grace: Seconds) -> None:
+    def close(self, grace: Seconds, ship: Callable[[Seconds], None] | None = None) -> None:
         """Commits all that is queued and the end of the source, syncs, and frees the spool.
 
-        Raises AuditError where something could not be committed, or not within `grace` seconds.
+        `ship` is called in between with the seconds that are left, so that the end can be shipped too. Raises
+        AuditError where something could not be committed, or not within `grace` seconds.
         """
+        ends = time.monotonic() + grace
         with self._gate:
             self._closing = True
             self._limit = 0
@@ -146,6 +153,9 @@ class AuditQueue:
             self._thread.join(grace)
         if self._thread.is_alive():
             raise AuditError(f"{len(self._queue)} audit records were not committed within {grace} s: {self._problem}")
+        if ship is not None:
+            ship(Seconds(max(ends - time.monotonic(), 0.0)))
+            self._let_go()
         self._spool.close()
         left = len(self._queue) + len(self._sealed)
         if left:
@@ -154,7 +164,7 @@ class AuditQueue:
     # What follows runs on the thread.
 
     def _run(self) -> None:
-        _give_way()
+        give_way()
         try:
             self._commit_until_closed()
         except BaseException:
@@ -190,7 +200,7 @@ class AuditQueue:
         self._wake.clear()
         self._parked = True
         # A record that came before that line woke nobody.
-        if not self._queue and not self._closing:
+        if not (self._queue or self._closing or self.outbox.has_shipped()):
             self._wake.wait(seconds)
         self._parked = False
         # What follows on the first record shares its segment, and the answer that woke this thread goes out first.
@@ -199,6 +209,7 @@ class AuditQueue:
     def _commit_queued(self) -> bool:
         """Commits what is queued; True where there was something and nothing failed."""
         committed = False
+        self._let_go()
         while True:
             if self._full and not self._measure():
                 return committed
@@ -246,23 +257,48 @@ class AuditQueue:
         try:
             self._spool.append(self._source.segment(self._sealed), durable=durable)
         except AuditError as error:
-            self._note_problem(str(error))
+            self._note_failure(error)
             return False
         self._note_commit()
         self._measure()
         return True
 
+    def _let_go(self) -> None:
+        """Frees the room of what was shipped."""
+        shipped = self.outbox.take_shipped()
+        if not shipped:
+            return
+        try:
+            self._spool.remove(shipped)
+        except AuditError as error:
+            self.outbox.put_back(shipped)
+            self._note_failure(error)
+        else:
+            self._measure()
+
+    def _note_failure(self, error: AuditError) -> None:
+        self._note_problem(str(error))
+        if isinstance(error, SpoolDamagedError):
+            try:
+                self._spool.replace()
+            except AuditError as another:
+                self._note_problem(str(another))
+            else:
+                # The new one begins with what the old one did not take.
+                self._sealed.append(self._source.damaged(self._spool.set_aside.name if self._spool.set_aside else ""))
+
     def _note_commit(self) -> None:
         self._sequence = self._source.sequence
         self._commits += 1
         self._sealed = []
+        self.outbox.note_commit()
 
     def _measure(self) -> bool:
         """Opens the queue where the spool has room, else shuts it; True where it has."""
         try:
             self._used = self._spool.used_bytes()
         except AuditError as error:
-            self._note_problem(str(error))
+            self._note_failure(error)
             return False
         room = self._spool.max_bytes - self._used
         self._full = room < (2 * _FULL_BELOW if self._full else _FULL_BELOW)
@@ -293,9 +329,3 @@ class AuditQueue:
 
     def _minute(self) -> int:
         return self._clock.now_ns() // _MINUTE_NS
-
-
-def _give_way() -> None:
-    # Elsewhere this would be of the whole process.
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + _NICE)

@@ -14,11 +14,12 @@ from msgspec import Struct
 
 from sark_pdp.audit.segments import unpack
 from sark_pdp.audit.source import Sealed
-from sark_pdp.audit.spool import APPLICATION_ID, DATABASE, VERSION
+from sark_pdp.audit.spool_file import APPLICATION_ID, DATABASE, VERSION
 from sark_pdp.errors import AuditError
 
 _BATCH = 16
 """Segments, each of a quarter of a MiB or so, that are in memory at once."""
+_ENDS = "SELECT number, name, algorithm, sequence, chain, shipped, shipped_chain FROM sources ORDER BY number"
 _COLUMNS = "SELECT position, source, first, events FROM segments"
 
 Row = TypeVar("Row", bound=Struct)
@@ -35,6 +36,10 @@ class SourceEnd(Struct, frozen=True):
     """Of its last event."""
     chain: bytes
     """Of its last event."""
+    shipped: int
+    """Sequence number of the last event that an audit writer has; those up to it may be gone from here. 0: none."""
+    shipped_chain: bytes
+    """Of that event."""
 
 
 class StoredSegment(Struct, frozen=True):
@@ -93,7 +98,7 @@ class SpoolReader:
         self._empty = False
         self._rows("BEGIN")
         try:
-            ends = self._rows("SELECT number, name, algorithm, sequence, chain FROM sources ORDER BY number")
+            ends = self._rows(_ENDS)
             ((position,),) = self._rows("SELECT coalesce(max(position), 0) FROM segments")
         finally:
             self._rows("ROLLBACK")

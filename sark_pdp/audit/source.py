@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from sark_pdp.audit.chain import FIRST, algorithm_of, link
 from sark_pdp.audit.event import Payloads
+from sark_pdp.audit.mask import Mask
 from sark_pdp.interfaces import Clock
 from sark_pdp.model import AuditRecord, DecisionId, Json, LifecycleRecord
 
@@ -15,6 +16,7 @@ STARTED = "source_started"
 STOPPED = "source_stopped"
 CHECKPOINT = "audit_checkpoint"
 GAP = "audit_gap"
+DAMAGED = "audit_spool_damaged"
 
 
 class Sealed(Struct, frozen=True, array_like=True, gc=False):
@@ -49,7 +51,7 @@ class Tail(Struct, frozen=True):
 class Source:
     """Gives each record its sequence number and its chain value. For one thread."""
 
-    def __init__(self, name: str, number: int, key: bytes | None, clock: Clock) -> None:
+    def __init__(self, name: str, number: int, key: bytes | None, clock: Clock, mask: Mask | None = None) -> None:
         """`name` is the host's or pod's; a boot id that is new in each start is added."""
         self.name = f"{name}/{secrets.token_hex(8)}"
         self.number = number
@@ -58,7 +60,7 @@ class Source:
         self.algorithm = algorithm_of(key)
         self._link = link(key)
         self._clock = clock
-        self._payload = Payloads(self.name).payload
+        self._payload = Payloads(self.name, mask).payload
 
     def seal(self, record: AuditRecord) -> Sealed:
         """The next event of this source."""
@@ -88,6 +90,10 @@ class Source:
     def gap(self, dropped: int, first_ns: int, last_ns: int) -> Sealed:
         """Stands for records that were dropped between two points in time, nanoseconds since the epoch."""
         return self._own(GAP, "high", {"dropped": dropped, "first_ns": first_ns, "last_ns": last_ns})
+
+    def damaged(self, set_aside: str) -> Sealed:
+        """A damaged spool was set aside under this name; what it held and no audit writer has is missing here."""
+        return self._own(DAMAGED, "high", {"set_aside": set_aside})
 
     def stopped(self) -> Sealed:
         """The last event; it proves the end of this source."""

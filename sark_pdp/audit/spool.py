@@ -8,48 +8,55 @@ had not written yet: only checkpoints of the write-ahead log and an orderly clos
 """
 
 import contextlib
-import fcntl
+import logging
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from msgspec import Struct
 
 from sark_pdp.audit.segments import pack
 from sark_pdp.audit.source import Segment, Tail
-from sark_pdp.errors import AuditError, StartError
+from sark_pdp.audit.spool_file import FAILURES, is_damage, lock, not_usable, open_database, set_aside
+from sark_pdp.errors import AuditError, SpoolDamagedError, StartError
 
-DATABASE: Final = "audit.db"
-LOCK: Final = "audit.lock"
-APPLICATION_ID: Final = 0x5341524B
-"""`SARK`, in the header of the database file."""
-VERSION: Final = 2
 _RECOUNT: Final = 1 << 20
 """Bytes of new events after which SQLite is asked again what they all take up."""
 _CLOSE: Final = 4 << 20
 """Bytes below the maximum from which on it is asked each time."""
-_FAILURES: Final = (sqlite3.Error, MemoryError)
-"""SQLite's own want of memory is a MemoryError; it may pass, and the trail goes on then."""
 
-_SCHEMA = """
-CREATE TABLE sources (
-    number INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    algorithm TEXT NOT NULL,
-    sequence INTEGER NOT NULL,  -- of its last event
-    chain BLOB NOT NULL         -- of its last event
-) STRICT;
-CREATE TABLE segments (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: who follows the spool remembers it
-    source INTEGER NOT NULL,                     -- the number of its source
-    first INTEGER NOT NULL,                      -- sequence of its first event
-    events BLOB NOT NULL                         -- see segments.py
-) STRICT;
-"""
-_INSERT = "INSERT INTO segments (source, first, events) VALUES (?, ?, ?)"
+_INSERT = "INSERT INTO segments (position, source, first, events) VALUES (?, ?, ?, ?)"
 _END = (
-    "INSERT INTO sources (number, name, algorithm, sequence, chain) VALUES (?, ?, ?, ?, ?)"
+    "INSERT INTO sources (number, name, algorithm, sequence, chain, shipped, shipped_chain)"
+    " VALUES (?, ?, ?, ?, ?, 0, zeroblob(32))"
     " ON CONFLICT (number) DO UPDATE SET sequence = excluded.sequence, chain = excluded.chain"
 )
+_REMOVE = "DELETE FROM segments WHERE position BETWEEN ? AND ? AND source = ?"
+_SHIPPED = "UPDATE sources SET shipped = ?, shipped_chain = ? WHERE number = ?"
+# Of the sources of which nothing is left, the last stays: the first that has events names it.
+_FORGET = (
+    "DELETE FROM sources WHERE shipped = sequence AND number + 1 < (SELECT min(number) FROM sources"
+    " WHERE shipped < sequence OR number = (SELECT max(number) FROM sources))"
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Shipped(Struct, frozen=True):
+    """Consecutive segments of one source that an audit writer has acknowledged."""
+
+    first: int
+    """Position of the first."""
+    last: int
+    """Position of the last."""
+    source: int
+    """Number of the source."""
+    sequence: int
+    """Of the last event in them."""
+    chain: bytes
+    """Of that event."""
 
 
 class Spool:
@@ -58,17 +65,19 @@ class Spool:
     def __init__(self, directory: Path, max_bytes: int) -> None:
         """Opens or creates it; `max_bytes` bounds the database, beside which the write-ahead log takes some 4 MiB.
 
-        Raises StartError where the directory cannot be used, or has a writer already.
+        One that is damaged is set aside, and a new one begun. Raises StartError where the directory cannot be used, or
+        has a writer already.
         """
         self.directory = directory
         self.max_bytes = max_bytes
+        self.set_aside: Path | None = None
+        """Where the damaged one is that this one replaced last."""
         # As counted last, and what was appended since; at first nothing is counted yet.
         self._counted = 0
         self._appended = _RECOUNT
-        self._lock = _lock(directory)
+        self._lock = lock(directory)
         try:
-            self._database = _open(directory)
-            self.previous, self._last_number = self._ends()
+            self._database = self._open()
         except BaseException:
             os.close(self._lock)
             raise
@@ -79,25 +88,43 @@ class Spool:
         return self._last_number + 1
 
     def append(self, segment: Segment, *, durable: bool = False) -> None:
-        """Commits a segment, all or none; `durable` waits until the disk has it. Raises AuditError."""
-        database = self._database
+        """Commits a segment, all or none; `durable` waits until the disk has it.
+
+        Raises AuditError; SpoolDamagedError where no waiting helps.
+        """
         first = segment.last - len(segment.events) + 1
         end = (segment.number, segment.source, segment.algorithm, segment.last, segment.events[-1].chain)
         try:
             if durable:
-                database.execute("PRAGMA synchronous = FULL")
+                self._database.execute("PRAGMA synchronous = FULL")
             blob = pack(segment.events)
-            database.execute("BEGIN IMMEDIATE")
-            database.execute(_INSERT, (segment.number, first, blob))
-            database.execute(_END, end)
-            database.execute("COMMIT")
-        except _FAILURES as error:
-            # What failed may have ended the transaction already; there is nothing to add to the first error.
-            with contextlib.suppress(*_FAILURES):
-                database.execute("ROLLBACK")
-            problem = str(error) or type(error).__name__
-            raise AuditError(f"The audit spool in {self.directory} cannot be written: {problem}") from error
+        except FAILURES as error:
+            raise self._failed("written", error) from error
+        row = (self._position + 1, segment.number, first, blob)
+        self._commit([(_INSERT, row), (_END, end)])
+        self._position += 1
         self._appended += len(blob)
+
+    def remove(self, shipped: Sequence[Shipped]) -> None:
+        """Lets go of what an audit writer has; that it was there is remembered. Raises as `append` does."""
+        statements: list[tuple[str, tuple[Any, ...]]] = []
+        for each in shipped:
+            statements.append((_REMOVE, (each.first, each.last, each.source)))
+            statements.append((_SHIPPED, (each.sequence, each.chain, each.source)))
+        self._commit([*statements, (_FORGET, ())])
+        self._appended = _RECOUNT
+
+    def replace(self) -> None:
+        """Sets a damaged database aside and begins a new one. Raises AuditError where that fails too."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        try:
+            self.set_aside = set_aside(self.directory)
+            self._database = open_database(self.directory)
+        except (OSError, sqlite3.Error, StartError) as error:
+            raise AuditError(f"The damaged audit spool in {self.directory} cannot be replaced: {error}") from error
+        self._appended = _RECOUNT
+        _log.error("the audit spool was damaged; a new one is begun", extra={"set_aside": str(self.set_aside)})
 
     def used_bytes(self) -> int:
         """What the events take up; pages that were freed are not counted, for they are used again.
@@ -110,17 +137,6 @@ class Spool:
         self._appended = 0
         return self._counted
 
-    def _count(self) -> int:
-        try:
-            pages, free, size = (
-                self._database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("page_count", "freelist_count", "page_size")
-            )
-        except _FAILURES as error:
-            problem = str(error) or type(error).__name__
-            raise AuditError(f"The audit spool in {self.directory} cannot be read: {problem}") from error
-        return int((pages - free) * size)
-
     def close(self) -> None:
         """Ends the write-ahead log and lets another writer in."""
         # A reader may keep the log from being emptied; what it holds is committed all the same.
@@ -129,81 +145,66 @@ class Spool:
         self._database.close()
         os.close(self._lock)
 
-    def _ends(self) -> tuple[Tail | None, int]:
+    def _commit(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+        execute = self._database.execute
         try:
-            last = self._database.execute(
+            execute("BEGIN IMMEDIATE")
+            for statement, parameters in statements:
+                execute(statement, parameters)
+            execute("COMMIT")
+        except FAILURES as error:
+            # What failed may have ended the transaction already; there is nothing to add to the first error.
+            with contextlib.suppress(*FAILURES):
+                execute("ROLLBACK")
+            raise self._failed("written", error) from error
+
+    def _count(self) -> int:
+        try:
+            pages, free, size = (
+                self._database.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+        except FAILURES as error:
+            raise self._failed("read", error) from error
+        return int((pages - free) * size)
+
+    def _failed(self, what: str, error: BaseException) -> AuditError:
+        kind = SpoolDamagedError if is_damage(error) else AuditError
+        problem = str(error) or type(error).__name__
+        return kind(f"The audit spool in {self.directory} cannot be {what}: {problem}")
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._opened()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise not_usable(self.directory, error) from error
+            problem = error
+        try:
+            self.set_aside = set_aside(self.directory)
+        except OSError as error:
+            raise not_usable(self.directory, problem) from error
+        _log.error(
+            "the audit spool is damaged; a new one is begun",
+            extra={"reason": str(problem), "set_aside": str(self.set_aside)},
+        )
+        try:
+            return self._opened()
+        except sqlite3.Error as error:
+            raise not_usable(self.directory, error) from error
+
+    def _opened(self) -> sqlite3.Connection:
+        """The database, after what it says of its end was read."""
+        database = open_database(self.directory)
+        try:
+            last = database.execute(
                 "SELECT number, name, sequence, chain FROM sources ORDER BY number DESC LIMIT 1"
             ).fetchone()
-        except sqlite3.Error as error:
-            raise _corrupt(self.directory, error) from error
-        return (None, 0) if last is None else (Tail(*last[1:]), last[0])
-
-
-def _lock(directory: Path) -> int:
-    """Makes this process the writer until it closes the descriptor that is returned, or ends."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(f"The audit spool directory {directory} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise StartError(
-            f"The audit spool directory {directory} has a writer already (process {holder or 'unknown'});"
-            " stop it, or set another audit.spool_dir or state_dir"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    return lock
-
-
-def _open(directory: Path) -> sqlite3.Connection:
-    path = directory / DATABASE
-    try:
-        # Created here for its mode, which SQLite gives to the files beside it too.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StartError(f"The audit spool {path} cannot be written: {error.strerror}") from error
-    # One thread at a time uses the connection: that which opens it, then the queue's, then the first again.
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-    try:
-        _prepare(database, directory)
-    except sqlite3.Error as error:
-        database.close()
-        raise _corrupt(directory, error) from error
-    except StartError:
-        database.close()
-        raise
-    return database
-
-
-def _prepare(database: sqlite3.Connection, directory: Path) -> None:
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and (application, version) != (APPLICATION_ID, VERSION):
-        raise StartError(
-            f"{directory / DATABASE} is not an audit spool of this version (application {application:#x},"
-            f" version {version}); use another directory"
-        )
-    (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise StartError(f"The audit spool directory {directory} is on a file system without shared memory for WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    database.execute("PRAGMA journal_size_limit = 4194304")
-    # KiB: events are appended, so few pages are looked at twice.
-    database.execute("PRAGMA cache_size = -512")
-    if not tables:
-        database.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-        )
-
-
-def _corrupt(directory: Path, error: sqlite3.Error) -> StartError:
-    return StartError(
-        f"The audit spool {directory / DATABASE} is not usable ({error});"
-        " move it away to start a new one, and keep it as evidence"
-    )
+            ((self._position,),) = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence")
+        except BaseException:
+            database.close()
+            raise
+        self.previous = None if last is None else Tail(*last[1:])
+        """Where the source before ended."""
+        self._last_number = 0 if last is None else last[0]
+        return database

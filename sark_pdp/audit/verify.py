@@ -2,7 +2,8 @@
 
 With the chain key, nobody without it could have changed an event unseen. Without a key, accidents are found. That
 nothing is missing at the end of a source is proven by its `source_stopped`, or by the `source_started` of the source
-after it, which names its last sequence number and chain value.
+after it, which names its last sequence number and chain value. Of events that were shipped, only where they ended is
+still here: whether they are complete and unchanged is for the audit writer's database to tell.
 """
 
 import hmac
@@ -29,6 +30,8 @@ class SourceReport(Struct):
     events: int = 0
     last: int = 0
     """Sequence number of the last event."""
+    shipped: int = 0
+    """Sequence number of the last event that the spool let go of, for an audit writer has it; 0: none."""
     since: str = ""
     """RFC 3339; of the first event."""
     until: str = ""
@@ -36,7 +39,7 @@ class SourceReport(Struct):
     chain: str = "unchecked"
     """`keyed`, `keyless`, or `unchecked` where it was made with a key that was not given."""
     end: str = "unproven"
-    """`stopped`, `succeeded` (named by the next source) or `unproven`."""
+    """`stopped`, `succeeded` (named by the next source), `shipped` (nothing of it is left) or `unproven`."""
     dropped: int = 0
     """Records that were dropped and accounted for in `audit_gap` events."""
     differences: int = 0
@@ -114,13 +117,13 @@ class _SourceCheck:
 
     def __init__(self, end: SourceEnd, keys: Sequence[bytes]) -> None:
         self.end = end
-        self.report = SourceReport(end.name)
+        self.report = SourceReport(end.name, shipped=end.shipped)
         self.previous: Any = None
         """What `source_started` says of the source before."""
         self._links = _links(end.algorithm, keys)
-        self._next = 1
+        self._next = end.shipped + 1
         # None where the event before is missing, so that nothing can be compared.
-        self._chain: bytes | None = FIRST
+        self._chain: bytes | None = end.shipped_chain if end.shipped else FIRST
         self._stopped = False
         if end.algorithm not in {KEYED, KEYLESS}:
             self.report.add(f"its chain is of an unknown kind, {end.algorithm!r}")
@@ -147,6 +150,8 @@ class _SourceCheck:
             report.add(f"the spool's own mark of the end, event {end.sequence}, is not that of the last event")
         elif self._stopped:
             report.end = "stopped"
+        elif not report.events:
+            report.end = "shipped"
 
     def _event(self, sequence: int, event: Sealed, ids: "_Ids") -> None:
         report = self.report
@@ -230,7 +235,7 @@ def _compare_ends(checks: Sequence[_SourceCheck], *, keyed: bool) -> None:
     for check in reversed(checks):
         report = check.report
         named = successor is not None and _names(successor, check)
-        if keyed and report.chain == "keyless" and not (named and trusted):
+        if keyed and report.events and report.chain == "keyless" and not (named and trusted):
             report.add("it was chained without a key, and no later source that has one names it")
         trusted = not report.differences and report.chain != "unchecked"
         successor = check
@@ -240,7 +245,8 @@ def _compare_ends(checks: Sequence[_SourceCheck], *, keyed: bool) -> None:
 
 def _names(successor: _SourceCheck, check: _SourceCheck) -> bool:
     """Whether a source names this one and its end as those before it; a difference is told of it otherwise."""
-    if not successor.report.events:
+    if not successor.report.events or successor.end.shipped:
+        # What it said was shipped.
         return False
     report, named = check.report, successor.previous
     if _name_of(named) != report.source:

@@ -25,6 +25,7 @@ _CHAINS = {"keyed": "keyed", "keyless": "keyless", "unchecked": "not checked"}
 _ENDS = {
     "stopped": "proven: stopped in order",
     "succeeded": "proven by its successor",
+    "shipped": "shipped, nothing left here",
     "unproven": "unproven",
 }
 
@@ -77,10 +78,14 @@ def print_report(report: Report) -> None:
     console = terminal.console()
     # As in a list of events.
     times = ("From (UTC)", "To (UTC)") if console.width >= _WIDE else ()
-    table = terminal.table("Source", "Events", *times, "Chain", "End", "Dropped", Column("Differences", no_wrap=True))
+    shipped = ("Shipped",) if any(source.shipped for source in report.sources) else ()
+    table = terminal.table(
+        "Source", *shipped, "Events", *times, "Chain", "End", "Dropped", Column("Differences", no_wrap=True)
+    )
     for source in report.sources:
         table.add_row(
             _plain(source.source),
+            *(f"{source.shipped:,}" for _ in shipped),
             f"{source.events:,}",
             *(_plain(time[:_TIME_WIDTH].replace("T", " ")) for time in (source.since, source.until) if times),
             _CHAINS[source.chain],
@@ -116,6 +121,8 @@ def _sentences(report: Report) -> list[str]:
         sentences.append("A chain was made with a key: give it with --key-file, without it no change can be found.")
     if killed:
         sentences.append(f"{_names(killed)} did not stop in order: its last answers, of some 20 ms, may be missing.")
+    if any(source.shipped for source in report.sources):
+        sentences.append("Events that were shipped are no longer here: ask the database of the audit writer for them.")
     if ends:
         sentences.append(f"The end of {_names(ends)} is unproven: it still runs, or was killed, or was cut off.")
     return sentences

@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 
 from sark_pdp.audit.queue import AuditQueue
-from sark_pdp.audit.spool import DATABASE, Spool
+from sark_pdp.audit.spool import Spool
+from sark_pdp.audit.spool_file import DATABASE
 from sark_pdp.interfaces import AuditSink
 from sark_pdp.model import Seconds
 from tests.fix_audit import ManualClock, MemorySink, a_record

@@ -25,7 +25,8 @@ from sark_pdp.audit.reader import SpoolReader
 from sark_pdp.audit.search import Selection, newest
 from sark_pdp.audit.segments import pack
 from sark_pdp.audit.source import Sealed
-from sark_pdp.audit.spool import DATABASE, LOCK, Spool
+from sark_pdp.audit.spool import Spool
+from sark_pdp.audit.spool_file import DATABASE, LOCK
 from sark_pdp.audit.verify import Report, verify
 from sark_pdp.errors import AuditError, StartError
 from sark_pdp.model import AuditRecord, Seconds
@@ -426,17 +427,6 @@ def test_a_path_through_a_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(StartError, match="cannot be used") as caught:
             Spool(directory, MIB)
         assert str(directory) in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"this is no database\n" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
-def test_a_corrupt_spool_is_refused_and_left_as_it_is(directory: Path, content: bytes) -> None:
-    directory.mkdir(parents=True)
-    (directory / DATABASE).write_bytes(content)
-    for _ in range(2):
-        with pytest.raises(StartError, match="not usable") as caught:
-            Spool(directory, MIB)
-        assert str(directory) in str(caught.value)
-    assert (directory / DATABASE).read_bytes() == content
 
 
 def test_the_database_of_something_else_is_refused(directory: Path) -> None:

@@ -16,7 +16,8 @@ from sark_pdp.audit.chain import link
 from sark_pdp.audit.reader import SpoolReader
 from sark_pdp.audit.segments import pack, unpack
 from sark_pdp.audit.source import Sealed, Source
-from sark_pdp.audit.spool import DATABASE, Spool
+from sark_pdp.audit.spool import Spool
+from sark_pdp.audit.spool_file import DATABASE
 from sark_pdp.audit.verify import Report, verify
 from sark_pdp.errors import AuditError
 from tests.fix_audit import ManualClock, a_record, write_source
