@@ -14,8 +14,10 @@ from sark_pdp.audit.chain import read_key
 from sark_pdp.audit.off import NoTrail
 from sark_pdp.audit.queue import AuditQueue
 from sark_pdp.audit.spool import Spool
+from sark_pdp.cache.generations import LocalGenerations
 from sark_pdp.cache.memory import MemoryStore
 from sark_pdp.cache.tiers import CachedDecider
+from sark_pdp.decision.invalidation import Invalidations
 from sark_pdp.decision.service import DecisionService
 from sark_pdp.engine.bundles.keeping import Keeper
 from sark_pdp.engine.bundles.manager import Bundles
@@ -136,7 +138,7 @@ class App:
         self._start_probes(metrics, audit, stores)
         bundles = self._bundles = self._supplied(policies, Reporter(audit, metrics, self._on_active))
         sources = admin.Sources(self.readiness, bundles.states, stores, audit.statistics, lambda: self._missing)
-        administration = admin.methods(sources, bundles.reload)
+        administration = admin.methods(sources, bundles.reload, Invalidations(LocalGenerations(), audit).invalidate)
         self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics)
         # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
         sys.setswitchinterval(_SWITCH_INTERVAL)

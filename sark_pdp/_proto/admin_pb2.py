@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sark/pdp/v1/admin.proto\x12\x0bsark.pdp.v1\"\x12\n\x10GetStatusRequest\"#\n\x13ReloadBundleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x14ReloadBundleResponse\x12#\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x13.sark.pdp.v1.Bundle\"\xa8\x01\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12$\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x13.sark.pdp.v1.Bundle\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\"\n\x06\x63\x61\x63hes\x18\x04 \x03(\x0b\x32\x12.sark.pdp.v1.Cache\x12&\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x17.sark.pdp.v1.AuditTrail\"G\n\x06\x42undle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"V\n\x05\x43\x61\x63he\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x04\x12\x0c\n\x04hits\x18\x04 \x01(\x04\x12\x0e\n\x06misses\x18\x05 \x01(\x04\"d\n\nAuditTrail\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x05 \x01(\x04\x32\xb1\x01\n\x0e\x41\x64ministration\x12J\n\tGetStatus\x12\x1d.sark.pdp.v1.GetStatusRequest\x1a\x1e.sark.pdp.v1.GetStatusResponse\x12S\n\x0cReloadBundle\x12 .sark.pdp.v1.ReloadBundleRequest\x1a!.sark.pdp.v1.ReloadBundleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sark/pdp/v1/admin.proto\x12\x0bsark.pdp.v1\"\x12\n\x10GetStatusRequest\"#\n\x13ReloadBundleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x14ReloadBundleResponse\x12#\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x13.sark.pdp.v1.Bundle\"\xa2\x01\n\x11InvalidateRequest\x12\x11\n\x07user_id\x18\x01 \x01(\tH\x00\x12\x13\n\tserver_id\x18\x02 \x01(\tH\x00\x12\x11\n\x07tool_id\x18\x03 \x01(\tH\x00\x12\x10\n\x06policy\x18\x04 \x01(\tH\x00\x12\x13\n\tdata_root\x18\x05 \x01(\tH\x00\x12\r\n\x03\x61ll\x18\x06 \x01(\x08H\x00\x12\x11\n\ttool_name\x18\x07 \x01(\tB\t\n\x07subject\"$\n\x12InvalidateResponse\x12\x0e\n\x06shared\x18\x01 \x01(\x08\"\xa8\x01\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12$\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x13.sark.pdp.v1.Bundle\x12\x10\n\x08problems\x18\x03 \x03(\t\x12\"\n\x06\x63\x61\x63hes\x18\x04 \x03(\x0b\x32\x12.sark.pdp.v1.Cache\x12&\n\x05\x61udit\x18\x05 \x01(\x0b\x32\x17.sark.pdp.v1.AuditTrail\"G\n\x06\x42undle\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"V\n\x05\x43\x61\x63he\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x04\x12\x0c\n\x04hits\x18\x04 \x01(\x04\x12\x0e\n\x06misses\x18\x05 \x01(\x04\"d\n\nAuditTrail\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x05 \x01(\x04\x32\x80\x02\n\x0e\x41\x64ministration\x12J\n\tGetStatus\x12\x1d.sark.pdp.v1.GetStatusRequest\x1a\x1e.sark.pdp.v1.GetStatusResponse\x12S\n\x0cReloadBundle\x12 .sark.pdp.v1.ReloadBundleRequest\x1a!.sark.pdp.v1.ReloadBundleResponse\x12M\n\nInvalidate\x12\x1e.sark.pdp.v1.InvalidateRequest\x1a\x1f.sark.pdp.v1.InvalidateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELOADBUNDLEREQUEST']._serialized_end=95
   _globals['_RELOADBUNDLERESPONSE']._serialized_start=97
   _globals['_RELOADBUNDLERESPONSE']._serialized_end=156
-  _globals['_GETSTATUSRESPONSE']._serialized_start=159
-  _globals['_GETSTATUSRESPONSE']._serialized_end=327
-  _globals['_BUNDLE']._serialized_start=329
-  _globals['_BUNDLE']._serialized_end=400
-  _globals['_CACHE']._serialized_start=402
-  _globals['_CACHE']._serialized_end=488
-  _globals['_AUDITTRAIL']._serialized_start=490
-  _globals['_AUDITTRAIL']._serialized_end=590
-  _globals['_ADMINISTRATION']._serialized_start=593
-  _globals['_ADMINISTRATION']._serialized_end=770
+  _globals['_INVALIDATEREQUEST']._serialized_start=159
+  _globals['_INVALIDATEREQUEST']._serialized_end=321
+  _globals['_INVALIDATERESPONSE']._serialized_start=323
+  _globals['_INVALIDATERESPONSE']._serialized_end=359
+  _globals['_GETSTATUSRESPONSE']._serialized_start=362
+  _globals['_GETSTATUSRESPONSE']._serialized_end=530
+  _globals['_BUNDLE']._serialized_start=532
+  _globals['_BUNDLE']._serialized_end=603
+  _globals['_CACHE']._serialized_start=605
+  _globals['_CACHE']._serialized_end=691
+  _globals['_AUDITTRAIL']._serialized_start=693
+  _globals['_AUDITTRAIL']._serialized_end=793
+  _globals['_ADMINISTRATION']._serialized_start=796
+  _globals['_ADMINISTRATION']._serialized_end=1052
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,30 @@ class ReloadBundleResponse(_message.Message):
     bundle: Bundle
     def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ...) -> None: ...
 
+class InvalidateRequest(_message.Message):
+    __slots__ = ("user_id", "server_id", "tool_id", "policy", "data_root", "all", "tool_name")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    TOOL_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    DATA_ROOT_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    TOOL_NAME_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    server_id: str
+    tool_id: str
+    policy: str
+    data_root: str
+    all: bool
+    tool_name: str
+    def __init__(self, user_id: _Optional[str] = ..., server_id: _Optional[str] = ..., tool_id: _Optional[str] = ..., policy: _Optional[str] = ..., data_root: _Optional[str] = ..., all: _Optional[bool] = ..., tool_name: _Optional[str] = ...) -> None: ...
+
+class InvalidateResponse(_message.Message):
+    __slots__ = ("shared",)
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    shared: bool
+    def __init__(self, shared: _Optional[bool] = ...) -> None: ...
+
 class GetStatusResponse(_message.Message):
     __slots__ = ("serving", "bundles", "problems", "caches", "audit")
     SERVING_FIELD_NUMBER: _ClassVar[int]

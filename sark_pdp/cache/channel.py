@@ -14,11 +14,10 @@ from secrets import token_bytes, token_hex
 from typing import Any, Final, Protocol
 
 import hiredis
-import msgspec
 from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from sark_pdp.cache.redis_generations import Link, RedisGenerations
+from sark_pdp.cache.redis_generations import InvalidationError, Link, RedisGenerations, subjects_in
 from sark_pdp.model import Seconds
 from sark_pdp.observability.instruments import Counter
 
@@ -42,7 +41,6 @@ _PUSHED: Final = 3
 _SUBSCRIBED: Final = b"subscribe"
 _MESSAGE: Final = b"message"
 
-_decode = msgspec.msgpack.Decoder(list[str]).decode
 _log = logging.getLogger(__name__)
 
 
@@ -177,8 +175,8 @@ class Channel:
         elif kind == _MESSAGE:
             self._heard.value += 1
             try:
-                subjects = _decode(content)
-            except msgspec.DecodeError:
+                subjects = subjects_in(content)
+            except InvalidationError:
                 self._malformed.value += 1
             else:
                 self._generations.heard(subjects)

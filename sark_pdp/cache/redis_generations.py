@@ -18,6 +18,7 @@ import msgspec
 
 from sark_pdp.cache.generations import CAPACITY, GENERATION_BYTES, KeyParts, LocalGenerations, new_generation
 from sark_pdp.cache.subjects import ALL
+from sark_pdp.errors import SarkError
 from sark_pdp.model import Document, Entrypoint, Seconds
 
 _LIFETIME_MS: Final = 24 * 60 * 60 * 1000
@@ -25,6 +26,11 @@ _LIFETIME_MS: Final = 24 * 60 * 60 * 1000
 _NEVER: Final = float("-inf")
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class InvalidationError(SarkError):
+    """A message on the channel of invalidations is none."""
 
 
 class Link(Protocol):
@@ -67,7 +73,7 @@ class RedisGenerations:
         self._parts = KeyParts(self._held.get)
         self._existing: set[str] = set()
         self._reads: set[_Read] = set()
-        self._owed: dict[str, bytes] = {}
+        self._owed: dict[str, object] = {}
         self._away: LocalGenerations | None = None
         self._epoch = 0
         self._trusted_until = _NEVER
@@ -115,7 +121,7 @@ class RedisGenerations:
 
     def invalidate(self, subjects: Sequence[str]) -> bool:
         """Gives each a new generation. Where Redis cannot be told now, it is told before anything is read from it."""
-        owed = {subject: new_generation() for subject in subjects}
+        owed = {subject: object() for subject in subjects}
         with self._lock:
             # Before Redis is asked: it may do as it is told and not live to say so.
             self._owe(owed)
@@ -218,15 +224,15 @@ class RedisGenerations:
             del self._held[next(iter(self._held))]
         self._held[subject] = generation, until
 
-    def _owe(self, owed: Mapping[str, bytes]) -> None:
+    def _owe(self, owed: Mapping[str, object]) -> None:
         self._owed |= owed
         if len(self._owed) > self._capacity:
-            self._owed = {ALL: new_generation()}
+            self._owed = {ALL: object()}
 
-    def _paid(self, owed: Mapping[str, bytes]) -> None:
+    def _paid(self, owed: Mapping[str, object]) -> None:
         """Redis knows of these; of what was invalidated once more meanwhile it may not."""
-        for subject, generation in owed.items():
-            if self._owed.get(subject) == generation:
+        for subject, invalidation in owed.items():
+            if self._owed.get(subject) is invalidation:
                 del self._owed[subject]
 
     def _forget(self, subjects: Iterable[str]) -> None:
@@ -251,15 +257,29 @@ class RedisGenerations:
                 self._away = LocalGenerations(self._capacity)
             return self._away
 
-    def _telling(self, owed: Mapping[str, bytes]) -> list[tuple[bytes | str | int, ...]]:
-        told = [self._set(subject, generation) for subject, generation in owed.items()]
-        return [*told, ("PUBLISH", self.channel, _encode([*owed]))]
+    def _telling(self, owed: Iterable[str]) -> list[tuple[bytes | str | int, ...]]:
+        # Several may tell of the same invalidation, the last one late: each makes a generation that never was.
+        told = [self._set(subject, new_generation()) for subject in owed]
+        return [*told, ("PUBLISH", self.channel, _encode([*map(_bytes_of, owed)]))]
 
     def _set(self, subject: str, generation: bytes, *condition: str) -> tuple[bytes | str | int, ...]:
         return ("SET", self._key(subject), generation, *condition, "PX", _LIFETIME_MS)
 
     def _key(self, subject: str) -> bytes:
-        return f"{self._key_prefix}{subject}".encode("utf-8", "surrogatepass")
+        return _bytes_of(self._key_prefix + subject)
+
+
+def _bytes_of(text: str) -> bytes:
+    # A document may hold half of a surrogate pair.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def subjects_in(message: bytes) -> list[str]:
+    """Those of a message of `RedisGenerations.channel`. Raises InvalidationError for anything else."""
+    try:
+        return [each.decode("utf-8", "surrogatepass") for each in _decode(message)]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidationError("the message is no list of subjects") from error
 
 
 def _mixed(stored: bytes, run_id: bytes) -> bytes:

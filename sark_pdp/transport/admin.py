@@ -1,6 +1,6 @@
 """`sark.pdp.v1.Administration`: what this process serves, and what is wrong with it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -11,17 +11,31 @@ from sark_pdp._proto.admin_pb2 import (
     Cache,
     GetStatusRequest,
     GetStatusResponse,
+    InvalidateRequest,
+    InvalidateResponse,
     ReloadBundleRequest,
     ReloadBundleResponse,
 )
 from sark_pdp.audit.statistics import Statistics
+from sark_pdp.cache import subjects
 from sark_pdp.engine.policies import BundleState
+from sark_pdp.errors import InvalidRequestError
 from sark_pdp.interfaces import StoreStatistics
 from sark_pdp.transport.handler import Metadata, Method
 from sark_pdp.transport.health import Readiness
 from sark_pdp.transport.method import NativeMethod, parsed
 
 SERVICE: Final = "sark.pdp.v1.Administration"
+
+_SINGLE: Final[Mapping[str, Callable[[str], str]]] = {
+    "user_id": subjects.user,
+    "server_id": subjects.server,
+    "tool_id": subjects.tool,
+    "policy": subjects.policy,
+}
+
+Invalidate = Callable[[Mapping[str, str], Sequence[str]], bool]
+"""Called with what was said and the subjects that it comes to; tells whether every process hears of it."""
 
 
 class Sources(Struct, frozen=True):
@@ -92,6 +106,42 @@ def _told(state: BundleState) -> Bundle:
     return Bundle(name=state.name, revision=state.revision, digest=state.digest, error=state.error)
 
 
-def methods(sources: Sources, reload: Callable[[str], BundleState]) -> dict[str, Method]:
+class InvalidateSubject(NativeMethod):
+    """Invalidates one subject, and tells who hears of it."""
+
+    def __init__(self, invalidate: Invalidate) -> None:
+        self._invalidate = invalidate
+
+    def _answer(self, metadata: Metadata, message: bytes) -> bytes:
+        del metadata
+        request = parsed(InvalidateRequest, message)
+        told = {field.name: str(value) for field, value in request.ListFields()}
+        return InvalidateResponse(shared=self._invalidate(told, subjects_of(request))).SerializeToString()
+
+
+def subjects_of(request: InvalidateRequest) -> tuple[str, ...]:
+    """What the request is about. Raises InvalidRequestError."""
+    kind = request.WhichOneof("subject")
+    if kind is None:
+        raise InvalidRequestError("subject", "expected one of user_id, server_id, tool_id, policy, data_root, all")
+    if request.tool_name and kind != "server_id":
+        raise InvalidRequestError("tool_name", "is the name of a tool of server_id, which is not set")
+    value = getattr(request, kind)
+    if kind == "data_root":
+        return subjects.of_data_root(tuple(step for step in value.split("/") if step))
+    if not value:
+        raise InvalidRequestError(kind, "is empty" if kind != "all" else "is false, which invalidates nothing")
+    if request.tool_name:
+        return subjects.of_named_tool(value, request.tool_name)
+    if kind == "all":
+        return (subjects.ALL,)
+    return (_SINGLE[kind](value),)
+
+
+def methods(sources: Sources, reload: Callable[[str], BundleState], invalidate: Invalidate) -> dict[str, Method]:
     """The methods of the service by full name; `reload` raises RequestError for a bundle that is not configured."""
-    return {f"/{SERVICE}/GetStatus": GetStatus(sources), f"/{SERVICE}/ReloadBundle": ReloadBundle(reload)}
+    return {
+        f"/{SERVICE}/GetStatus": GetStatus(sources),
+        f"/{SERVICE}/ReloadBundle": ReloadBundle(reload),
+        f"/{SERVICE}/Invalidate": InvalidateSubject(invalidate),
+    }
