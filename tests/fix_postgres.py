@@ -172,7 +172,7 @@ def postgres_server(initialized_postgres: Path) -> Iterator[PostgresServer]:
             server.stop()
 
 
-NewDatabase: TypeAlias = Callable[[], str]
+NewDatabase: TypeAlias = Callable[..., str]
 
 
 @pytest.fixture

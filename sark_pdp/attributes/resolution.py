@@ -15,7 +15,6 @@ from sark_pdp.interfaces import RowKey
 from sark_pdp.model import Deadline, Seconds
 
 _MOST_NAMES: Final = 4096
-_OTHER_NAME: Final = "the server has another name than the request tells"
 
 
 class Found(Struct, frozen=True, gc=False):
@@ -65,7 +64,7 @@ class Resolver:
             server = known(key, now, max_age)
             if server is None or server.told.fields is None:
                 return None if server is None else server.told.refusal
-            if is_renamed(names, server.told.fields):
+            if is_renamed(names, server.told.fields) and _server_name(names) in self._ids:
                 return None
         return _found(names, user, tool, server, now)
 
@@ -105,8 +104,9 @@ class Resolver:
         fields = None if server is None else server.told.fields
         named = _server_name(names)
         if named is not None and is_renamed(names, fields):
-            return None if self._ids.pop(named, None) else _OTHER_NAME
-        if named is not None and fields is not None:
+            if self._ids.pop(named, None) is not None:
+                return None
+        elif named is not None and fields is not None:
             self._remember(named, fields.get("id"))
         return _found(names, user, tool, server, now)
 
