@@ -1,7 +1,7 @@
 """The settings of a process: typed, checked, and each with where it came from. The only reader of the environment."""
 
 from sark_pdp.settings.audit import AuditSettings, AuditTlsSettings
-from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load
+from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load, load_as
 from sark_pdp.settings.schema import (
     BundleSettings,
     CacheSettings,
@@ -34,4 +34,5 @@ __all__ = [
     "TlsSettings",
     "default_bundle",
     "load",
+    "load_as",
 ]

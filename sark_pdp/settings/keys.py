@@ -1,13 +1,15 @@
 """The settings as a flat table: one row per dotted key."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from sark_pdp.settings.kinds import Kind, kind_of
 from sark_pdp.settings.schema import Settings
+
+S = TypeVar("S", bound=Struct)
 
 
 class Key(Struct, frozen=True):
@@ -32,14 +34,14 @@ def variable_of(name: str) -> str:
     return "SARK_PDP_" + name.upper().replace(".", "__")
 
 
-def all_keys() -> Mapping[str, Key]:
-    """Every key by its name, in the order of their definition."""
-    return {key.name: key for key in _keys(Settings, "")}
+def all_keys(schema: type[Struct] = Settings) -> Mapping[str, Key]:
+    """Every key of a process by its name, in the order of their definition."""
+    return {key.name: key for key in _keys(schema, "")}
 
 
-def build(values: Mapping[str, Any]) -> Settings:
+def build(schema: type[S], values: Mapping[str, Any]) -> S:
     """The settings from a value for every key."""
-    built: Settings = _build(Settings, "", values)
+    built: S = _build(schema, "", values)
     return built
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sark_pdp.addresses import TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
 from sark_pdp.model import Seconds
 from sark_pdp.settings.checks import check
-from sark_pdp.settings.keys import Key, all_keys, build
+from sark_pdp.settings.keys import Key, S, all_keys, build
 from sark_pdp.settings.kinds import UnusableValueError
 from sark_pdp.settings.schema import BundleSettings, Settings
 
@@ -52,17 +52,47 @@ def load(config: Path | None, overrides: Sequence[str], environ: Mapping[str, st
     Raises SettingsError: one line that names the key, the value, where it came from and what is expected.
     """
     keys = all_keys()
-    given: dict[str, _Source] = {}
-    if config is not None:
-        given |= _from_file(config, keys)
-    given |= _from_environment(environ, keys)
-    given |= _from_flags(overrides, keys)
-    values = {name: given[name].value if name in given else key.default for name, key in keys.items()}
+    given = _given(keys, config, overrides, environ)
+    values = _values(keys, given)
     _derive(values, given, environ)
-    origins = {name: given[name].origin if name in given else DEFAULT for name in keys}
-    settings = build(values)
+    origins = _origins(keys, given)
+    settings = build(Settings, values)
     check(settings, origins)
     return Loaded(settings, values, origins)
+
+
+def load_as(
+    schema: type[S],
+    check_all: Callable[[S, Mapping[str, str]], None],
+    config: Path | None,
+    overrides: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+) -> S:
+    """The settings of a process with keys of its own, none of which has a derived default.
+
+    `check_all` gets them with the origin of each key, and raises SettingsError for what no single key shows.
+    """
+    keys = all_keys(schema)
+    given = _given(keys, config, overrides, environ)
+    settings = build(schema, _values(keys, given))
+    check_all(settings, _origins(keys, given))
+    return settings
+
+
+def _given(
+    keys: Mapping[str, Key], config: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
+) -> dict[str, _Source]:
+    """What somebody set; the later source wins."""
+    from_file = {} if config is None else _from_file(config, keys)
+    return from_file | _from_environment(environ, keys) | _from_flags(overrides, keys)
+
+
+def _values(keys: Mapping[str, Key], given: Mapping[str, _Source]) -> dict[str, Any]:
+    return {name: given[name].value if name in given else key.default for name, key in keys.items()}
+
+
+def _origins(keys: Mapping[str, Key], given: Mapping[str, _Source]) -> dict[str, str]:
+    return {name: given[name].origin if name in given else DEFAULT for name in keys}
 
 
 def _from_file(config: Path, keys: Mapping[str, Key]) -> dict[str, _Source]:
