@@ -244,30 +244,31 @@ def test_beside_data_a_dynamic_reference_into_packages_reads_all_data(build: Bui
     assert ask(runtime, without, "q/seen", {"region": "eu", "user": "eve"}) is True
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ("input.a.b == 1", {"a.b"}),
-        ("input == {}", {""}),
-        ("input.a[_].b == 1", {"a"}),
-        ("input.a[3].b == 1", {"a"}),
-        ("input.a[input.b] == 1", {"a", "b"}),
-        ('some x in input["a-b"]; x == input["c.d"].e', {"a-b", "c.d.e"}),
-        ("count(object.keys(input)) == 1", {""}),
-        ("object.get(input, ['a', 'b'], 0) == 1".replace("'", '"'), {""}),
-        ("object.get(input.a, 'b', 0) == 1".replace("'", '"'), {"a"}),
-        ("x := input.a; x.b == 1", {"a.b"}),
-        ("every x in input.a { x == input.b }", {"a", "b"}),
-        ("not input.a.b", {"a.b"}),
-        ("f(input.a)", {"a"}),
-        ("data.x == 1", set()),
-    ],
-)
-def test_paths_of_input(build: Build, body: str, expected: set[str]) -> None:
-    rego = f"package q\n\nf(x) := x.y\n\n# METADATA\n# entrypoint: true\nallow if {{ {body} }}\n"
-    paths, _data = reads(build({"q.rego": rego}))["q/allow"]
-    # A shorter path is safe; a missing one never.
-    assert paths == expected
+BODIES: list[tuple[str, set[str]]] = [
+    ("input.a.b == 1", {"a.b"}),
+    ("input == {}", {""}),
+    ("input.a[_].b == 1", {"a"}),
+    ("input.a[3].b == 1", {"a"}),
+    ("input.a[input.b] == 1", {"a", "b"}),
+    ('some x in input["a-b"]; x == input["c.d"].e', {"a-b", "c.d.e"}),
+    ("count(object.keys(input)) == 1", {""}),
+    ("object.get(input, ['a', 'b'], 0) == 1".replace("'", '"'), {""}),
+    ("object.get(input.a, 'b', 0) == 1".replace("'", '"'), {"a"}),
+    ("x := input.a; x.b == 1", {"a.b"}),
+    ("every x in input.a { x == input.b }", {"a", "b"}),
+    ("not input.a.b", {"a.b"}),
+    ("f(input.a)", {"a"}),
+    ("data.x == 1", set()),
+]
+"""What an entrypoint asks, and the paths of input that it reads. A shorter path is safe; a missing one never."""
+
+
+def test_paths_of_input(build: Build) -> None:
+    rules = [
+        f"# METADATA\n# entrypoint: true\nrule_{number} if {{ {body} }}\n" for number, (body, _) in enumerate(BODIES)
+    ]
+    found = reads(build({"q.rego": "package q\n\nf(x) := x.y\n\n" + "\n".join(rules)}))
+    assert [(body, found[f"q/rule_{number}"][0]) for number, (body, _) in enumerate(BODIES)] == BODIES
 
 
 def test_yaml_data_is_packed_as_json(build: Build) -> None:

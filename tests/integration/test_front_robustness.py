@@ -45,7 +45,7 @@ pytest.importorskip("sark_pdp._front", reason="the front was not built")
 NOW, LATER, STREAM = "/robust.Echo/Now", "/robust.Echo/Later", "/robust.Echo/Stream"
 TIMEOUT = 60.0
 ENHANCE_YOUR_CALM = 11
-SECONDS = 1.5
+SECONDS = 0.8
 """How long a flood lasts."""
 GROWTH = 64 << 20
 """Bytes that one hostile connection may cost, with much to spare: one process has 100 MiB."""

@@ -144,7 +144,7 @@ def test_calls_in_flight_finish_and_open_streams_do_not_hold_the_end(
         **wire_policy(wire_bundle),
         "state_dir": shared_state,
         "listen.grpc": f"unix://{short_dir}/pdp.sock",
-        "limits.eval_timeout": "1s",
+        "limits.eval_timeout": "500ms",
         "shutdown.grace": "1h",
     })  # fmt: skip
     served.wait_ready()

@@ -199,7 +199,7 @@ def test_every_document_gets_a_decision_with_a_reason(name: str, bundle: Bundle,
     """Whatever a caller leaves out or sends in its place."""
     paths = next(e.reads_input for module in bundle.modules for e in module.entrypoints if e.name == name)
 
-    @settings(max_examples=300)
+    @settings(max_examples=120)
     @given(_documents(paths), st.integers(1_700_000_000, 1_800_000_000))
     def check(document: dict[str, Any], seconds: int) -> None:
         result = evaluate(name, document, seconds * 1_000_000_000)

@@ -17,31 +17,43 @@ PATIENCE = 60.0
 HASTE = 0.3
 
 
-@pytest.fixture
-def problems() -> list[str]:
-    """The last one is what the process says it is not ready for."""
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    """What `problems` gives to each test, empty at its beginning."""
     return []
 
 
 @pytest.fixture
+def problems(told: list[str]) -> list[str]:
+    """The last one is what the process says it is not ready for."""
+    told.clear()
+    return told
+
+
+@pytest.fixture(scope="module")
 def metrics() -> CollectorRegistry:
     registry = CollectorRegistry()
     Gauge("some_metric", "Of a test.", registry=registry).set(42)
     return registry
 
 
-@pytest.fixture(params=["127.0.0.1", "::1", "localhost"])
-def listener(
-    request: pytest.FixtureRequest, metrics: CollectorRegistry, problems: list[str]
-) -> Iterator[ProbeListener]:
-    with listening_on(request.param, metrics, problems, PATIENCE) as made:
+@pytest.fixture(scope="module", params=["127.0.0.1", "::1", "localhost"])
+def listening(request: pytest.FixtureRequest, metrics: CollectorRegistry, told: list[str]) -> Iterator[ProbeListener]:
+    with listening_on(request.param, metrics, told, PATIENCE) as made:
         yield made
 
 
 @pytest.fixture
-def hasty(metrics: CollectorRegistry, problems: list[str]) -> Iterator[ProbeListener]:
+def listener(listening: ProbeListener, problems: list[str]) -> ProbeListener:
+    """One that is ready, at each address."""
+    assert problems == []
+    return listening
+
+
+@pytest.fixture(scope="module")
+def hasty(metrics: CollectorRegistry) -> Iterator[ProbeListener]:
     """One that soon hangs up."""
-    with listening_on("127.0.0.1", metrics, problems, HASTE) as made:
+    with listening_on("127.0.0.1", metrics, [], HASTE) as made:
         yield made
 
 
