@@ -2,14 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pytest
 
 from sark_pdp.cache.channel import Channel
 from sark_pdp.cache.key import key_of
-from sark_pdp.cache.redis_connection import RedisServer
+from sark_pdp.cache.redis_connection import Command, RedisServer
 from sark_pdp.cache.redis_generations import RedisGenerations
 from sark_pdp.cache.redis_link import RedisLink
 from sark_pdp.interfaces import Generations
@@ -46,13 +46,40 @@ def eventually(condition: Callable[[], Any], what: str) -> None:
         time.sleep(0.005)
 
 
+class Hooked:
+    """A link whose replies, once they are there, wait until `meanwhile` has run; its channel may be led elsewhere."""
+
+    def __init__(self, link: RedisLink, channel_url: str | None) -> None:
+        self.meanwhile: Callable[[], None] | None = None
+        self._link = link
+        self._channel = None if channel_url is None else RedisLink(RedisServer(channel_url), Seconds(PATIENCE))
+
+    @property
+    def run_id(self) -> bytes | None:
+        """As the link."""
+        return self._link.run_id
+
+    def execute(self, commands: Sequence[Command]) -> list[Any] | None:
+        """As the link; `meanwhile` runs once, after a read."""
+        replies = self._link.execute(commands)
+        if self.meanwhile is not None and commands[-1][0] == "MGET":
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return replies
+
+    def connection(self) -> Any:
+        """As the link, or to where the channel is led."""
+        return (self._channel or self._link).connection()
+
+
 class Process:
     """One process. `generations` are what its cache asks."""
 
-    def __init__(self, url: str, prefix: str, timeout: Seconds, ttl: Seconds) -> None:
+    def __init__(self, url: str, prefix: str, timeout: Seconds, ttl: Seconds, channel_url: str | None) -> None:
         self.link = RedisLink(RedisServer(url), timeout)
-        self.generations = RedisGenerations(self.link, prefix, ttl)
-        self.channel = Channel(self.link, self.generations, prefix)
+        self.hooked = Hooked(self.link, channel_url)
+        self.generations = RedisGenerations(self.hooked, prefix, ttl)
+        self.channel = Channel(self.hooked, self.generations, prefix)
         self.link.on_change(self.generations.served_by)
 
     def start(self) -> None:
@@ -63,9 +90,13 @@ class Process:
         self.channel.close(Seconds(PATIENCE))
         self.link.close(Seconds(PATIENCE))
 
-    def known(self, question: Question) -> bytes | None:
+    def known(self, question: Question | None = None) -> bytes | None:
         """What it knows without asking."""
-        return self.generations.known(*question)
+        return self.generations.known(*question or a_question())
+
+    def ask(self, question: Question | None = None) -> bytes:
+        """What it finds out."""
+        return asked(self.generations, question or a_question())[0]
 
     def wait_linked(self) -> None:
         """Until Redis is to be had."""
@@ -86,11 +117,11 @@ StartProcess: TypeAlias = Callable[..., Process]
 
 @pytest.fixture
 def start_process(redis_prefix: str) -> Iterator[StartProcess]:
-    """Starts one with the keys of this test: `start(url, timeout=…, ttl=…)`."""
+    """Starts one with the keys of this test: `start(url, timeout=…, ttl=…, channel_url=…)`."""
     with contextlib.ExitStack() as running:
 
-        def start(url: str, timeout: float = 5.0, ttl: float = 600.0) -> Process:
-            process = Process(url, redis_prefix, Seconds(timeout), Seconds(ttl))
+        def start(url: str, timeout: float = 5.0, ttl: float = 600.0, channel_url: str | None = None) -> Process:
+            process = Process(url, redis_prefix, Seconds(timeout), Seconds(ttl), channel_url)
             process.start()
             running.callback(process.close)
             return process

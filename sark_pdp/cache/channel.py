@@ -65,7 +65,7 @@ class Channel:
         self._lost = Counter()
         self._malformed = Counter()
         self._heard = Counter()
-        self._problem = "the channel is not there yet"
+        self._problem = "the channel of invalidations is not there yet"
         self._said = float("-inf")
 
     def start(self) -> None:
@@ -84,7 +84,9 @@ class Channel:
     @property
     def problem(self) -> str:
         """Why invalidations may not be heard, in one clause; empty where they are."""
-        return self._problem
+        return self._problem or (
+            "" if self._generations.trusted else "no heartbeat of invalidations comes back in time"
+        )
 
     @property
     def counts(self) -> dict[str, int]:

@@ -79,6 +79,11 @@ class RedisGenerations:
         self._trusted_until = _NEVER
         self._run_id: bytes | None = None
 
+    @property
+    def trusted(self) -> bool:
+        """Whether it is proved that invalidations are heard."""
+        return time.monotonic() < self._trusted_until
+
     def known(self, entrypoint: Entrypoint, projected: Document, key: bytes) -> bytes | None:
         """What goes into the key, where that is known and trusted."""
         now = time.monotonic()
