@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "Show what a running process does, and what is wrong.",
     "bundle": "Build, inspect, verify, sign, compare and serve policy bundles.",
     "audit": "Read and verify the audit trail.",
+    "cache": "Have what is cached decided and read anew.",
     "db": "Make and fill the schema of a database.",
     "config": "Show the effective settings and where each came from.",
 }

@@ -3,16 +3,12 @@
 from typing import Any
 
 import click
-import grpc
 
 from sark_pdp._proto.admin_pb2 import GetStatusRequest, GetStatusResponse
-from sark_pdp.addresses import Address, TcpAddress
+from sark_pdp.cli.administration import administer
 from sark_pdp.cli.options import settings_options
-from sark_pdp.errors import SarkError
-from sark_pdp.settings import Loaded, TlsSettings
+from sark_pdp.settings import Loaded
 
-_METHOD = "/sark.pdp.v1.Administration/GetStatus"
-_TIMEOUT_SECONDS = 5.0
 _EXIT_PROBLEMS = 1
 
 
@@ -30,8 +26,7 @@ def status(loaded: Loaded, *, as_json: bool) -> None:
     Asks the process on listen.admin of the same settings. Exit code 0: serving without a problem, 1: there are
     problems, 2: it cannot be asked.
     """
-    settings = loaded.settings
-    answer = _ask(settings.listen.admin, settings.tls)
+    answer = administer(loaded.settings, "GetStatus", GetStatusRequest(), GetStatusResponse)
     if as_json:
         from google.protobuf.json_format import MessageToJson
 
@@ -40,31 +35,6 @@ def status(loaded: Loaded, *, as_json: bool) -> None:
         _show(answer)
     if not answer.serving or answer.problems:
         raise SystemExit(_EXIT_PROBLEMS)
-
-
-def _ask(address: Address, tls: TlsSettings) -> GetStatusResponse:
-    with _channel(address, tls) as channel:
-        call = channel.unary_unary(
-            _METHOD,
-            request_serializer=GetStatusRequest.SerializeToString,
-            response_deserializer=GetStatusResponse.FromString,
-        )
-        try:
-            answer: GetStatusResponse = call(GetStatusRequest(), timeout=_TIMEOUT_SECONDS)
-        except grpc.RpcError as error:
-            raise SarkError(
-                f"no process answers on {address} ({error.code().name}): start one with `sark-pdp serve`, "
-                "or name its listen.admin with --set or --config"
-            ) from error
-    return answer
-
-
-def _channel(address: Address, tls: TlsSettings) -> grpc.Channel:
-    if not isinstance(address, TcpAddress):
-        return grpc.insecure_channel(str(address))
-    # Administration over TCP is mTLS; the settings have made sure that the files are there.
-    files = [file.read_bytes() for file in (tls.client_ca_file, tls.key_file, tls.cert_file) if file is not None]
-    return grpc.secure_channel(str(address), grpc.ssl_channel_credentials(*files))
 
 
 def _show(answer: GetStatusResponse) -> None:
