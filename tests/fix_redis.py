@@ -118,7 +118,7 @@ class RedisProcess:
 class RedisProxy:
     """Listens on loopback and passes on to a server what it gets. A test sets `stalled` and `drips`, or cuts.
 
-    `_lock` guards `_open`; threads of their own pass bytes on.
+    `_lock` guards `_open` and `_refusing`; threads of their own pass bytes on.
     """
 
     def __init__(self, target: Path) -> None:
@@ -127,6 +127,7 @@ class RedisProxy:
         self.drips = False
         """Passes on one byte at a time, with a pause after each."""
         self._target = target
+        self._refusing = False
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -152,6 +153,8 @@ class RedisProxy:
 
     def refuse(self) -> None:
         """Accepts no more connections, and cuts those that there are."""
+        with self._lock:
+            self._refusing = True
         # A thread in `accept` keeps the socket open.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -160,7 +163,9 @@ class RedisProxy:
 
     def accept_again(self) -> None:
         """After `refuse`, on the same port."""
-        self._listener = socket.create_server(("127.0.0.1", self._port))
+        with self._lock:
+            self._refusing = False
+            self._listener = socket.create_server(("127.0.0.1", self._port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def close(self) -> None:
@@ -182,6 +187,10 @@ class RedisProxy:
                 server.close()
                 continue
             with self._lock:
+                if listener is not self._listener or self._refusing:
+                    caller.close()
+                    server.close()
+                    return
                 self._open |= {caller, server}
             threading.Thread(target=self._pass_on, args=(caller, server), daemon=True).start()
             threading.Thread(target=self._pass_on, args=(server, caller), daemon=True).start()
