@@ -134,7 +134,13 @@ def connect_client(request: pytest.FixtureRequest) -> Iterator[Connect]:
         yield lambda *arguments, **options: stack.enter_context(request.param(*arguments, **options))
 
 
-@pytest.fixture(params=["fake over TCP", "fake over a Unix socket", "sark-pdp serve"])
+@pytest.fixture(
+    params=[
+        "fake over TCP",
+        "fake over a Unix socket",
+        pytest.param("sark-pdp serve", marks=pytest.mark.carried),
+    ]
+)
 def pdp_address(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[str]:
     """The address of a decision point that lets a developer call a tool of low sensitivity, not a critical one."""
     match request.param:

@@ -11,6 +11,8 @@ from sark_pdp.engine.bundle import read_bundle
 from tests.fix_native import STATUS, Channel, asking, event, failure, wait_until
 from tests.fix_serve import Sidecar
 
+pytestmark = pytest.mark.carried
+
 
 @pytest.fixture(scope="module")
 def admin(wired: Sidecar) -> Iterator[Channel]:

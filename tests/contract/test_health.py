@@ -15,6 +15,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from tests.fix_native import STATUS, Channel, failure, wait_until
 from tests.fix_serve import Serve, Sidecar
 
+pytestmark = pytest.mark.carried
+
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 DECISIONS = ["sark.pdp.v1.PolicyDecision", "envoy.service.auth.v3.Authorization", "grpc.health.v1.Health"]
 REFLECTIONS = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]

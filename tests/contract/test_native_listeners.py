@@ -35,6 +35,8 @@ from tests.fix_native import (
 )
 from tests.fix_serve import START_TIMEOUT, Serve, Sidecar, free_port
 
+pytestmark = pytest.mark.carried
+
 Connect: TypeAlias = Callable[[], Channel]
 
 SERVER, CLIENT, STRANGER = "pdp.test", "gateway.test", "stranger.test"

@@ -15,6 +15,8 @@ from sark_pdp._proto import decision_pb2 as wire
 from tests.fix_native import NATIVE, Channel, asking, event, events, failure, metric
 from tests.fix_serve import Sidecar
 
+pytestmark = pytest.mark.carried
+
 ALLOW, DENY, ERROR = wire.OUTCOME_ALLOW, wire.OUTCOME_DENY, wire.OUTCOME_ERROR
 PARAMETERS = {"query": "x", "debug": True, "auth": {"user": "a", "token": "t"}, "card": [4, 2]}
 RESULTS: dict[str, tuple[int, str, Any]] = {

@@ -26,6 +26,8 @@ from tests.fix_native import (
 )
 from tests.fix_serve import Sidecar
 
+pytestmark = pytest.mark.carried
+
 NAN = Struct()
 NAN["n"] = float("nan")
 INFINITE = Struct()
