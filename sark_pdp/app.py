@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sark_pdp.addresses import Address, UnixAddress
 from sark_pdp.audit.chain import read_key
@@ -28,7 +28,7 @@ from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import BundleState, LoadedPolicies, Policies
 from sark_pdp.engine.wasm.policy import Runtime
 from sark_pdp.errors import StartError
-from sark_pdp.interfaces import Decider, StoreStatistics
+from sark_pdp.interfaces import Decider, Generations, StoreStatistics
 from sark_pdp.model import PolicyRevision, Seconds
 from sark_pdp.observability.bundles import BundleReading
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
@@ -40,6 +40,9 @@ from sark_pdp.transport.carrier import Limits, server_kind
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.handler import Methods
 from sark_pdp.transport.tls import Tls
+
+if TYPE_CHECKING:
+    from sark_pdp.registry import Registry
 
 _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
 _ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16, max_connections=64)
@@ -77,6 +80,7 @@ class App:
         self._settings = settings
         self._running = ExitStack()
         self._missing: tuple[str, ...] = ()
+        self._problems: Callable[[], list[str]] = list
         # All that has to finish before the end shares one grace; it begins with `stop`.
         self._grace_ends = 0.0
         self._bundles: Bundles | None = None
@@ -130,15 +134,19 @@ class App:
         )
         self._running.callback(runtime.close)
         policies = Policies(runtime)
+        generations = LocalGenerations()
+        registry_of_users = self._registry(generations)
         decider, stores = self._decider(metrics)
+        if registry_of_users is not None:
+            decider, stores = self._completing(registry_of_users, decider, stores)
         answers = ext_authz.Answers()
         reviewed = ext_authz.ReviewedDecider(decider, answers)
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
-        self._start_probes(metrics, audit, stores)
+        self._start_probes(metrics, audit, stores, registry_of_users)
         bundles = self._bundles = self._supplied(policies, Reporter(audit, metrics, self._on_active))
-        sources = admin.Sources(self.readiness, bundles.states, stores, audit.statistics, lambda: self._missing)
-        administration = admin.methods(sources, bundles.reload, Invalidations(LocalGenerations(), audit).invalidate)
+        sources = admin.Sources(self.readiness, bundles.states, stores, audit.statistics, self._warnings)
+        administration = admin.methods(sources, bundles.reload, Invalidations(generations, audit).invalidate)
         self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics)
         # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
         sys.setswitchinterval(_SWITCH_INTERVAL)
@@ -173,6 +181,26 @@ class App:
         cached = CachedDecider(evaluator, MemoryStore(l1.size), l1.ttl)
         return cached, lambda: [cached.statistics()]
 
+    def _registry(self, generations: Generations) -> "Registry | None":
+        settings = self._settings.attributes
+        if settings.postgres_dsn is None:
+            return None
+        from sark_pdp.registry import Registry
+
+        made = Registry(settings, settings.postgres_dsn, generations, None, self._settings.cache.max_staleness)
+        made.start()
+        self._running.callback(made.close)
+        return made
+
+    def _completing(
+        self, registry_of_users: "Registry", decider: Decider, stores: Callable[[], list[StoreStatistics]]
+    ) -> tuple[Decider, Callable[[], list[StoreStatistics]]]:
+        self._problems = registry_of_users.problems
+        return registry_of_users.above(decider), lambda: [*stores(), *registry_of_users.statistics()]
+
+    def _warnings(self) -> list[str]:
+        return [*self._missing, *self._problems()]
+
     def _methods(self, service: DecisionService, envoy_service: DecisionService, answers: ext_authz.Answers) -> Methods:
         settings, limits = self._settings, self._settings.limits
         documents = Documents(limits.max_input_bytes, limits.max_depth, limits.max_values)
@@ -192,7 +220,13 @@ class App:
             **reflection.methods((*services, health.SERVICE)),
         }
 
-    def _start_probes(self, metrics: Metrics, audit: Trail, stores: Callable[[], list[StoreStatistics]]) -> None:
+    def _start_probes(
+        self,
+        metrics: Metrics,
+        audit: Trail,
+        stores: Callable[[], list[StoreStatistics]],
+        registry_of_users: "Registry | None",
+    ) -> None:
         def audit_readings() -> AuditReadings:
             now = audit.statistics()
             return AuditReadings(now.queued, now.spool_bytes, now.dropped)
@@ -200,9 +234,12 @@ class App:
         def bundles() -> list[BundleReading]:
             return [BundleReading(it.name, it.revision or it.digest, bool(it.error)) for it in self._states()]
 
+        shown = registry(metrics, Readings(stores, bundles, audit_readings))
+        if registry_of_users is not None:
+            shown.register(registry_of_users.metrics)
         listener = ProbeListener(
             self._settings.listen.metrics,
-            registry(metrics, Readings(stores, bundles, audit_readings)),
+            shown,
             lambda: self.readiness.problem or None,
         )
         listener.start()

@@ -66,6 +66,7 @@ class DictStore:
     """Both an `EntryStore` and, under other keys, a `SharedStore`; never forgets."""
 
     capacity = 1000
+    run_id = b"run"
 
     def __init__(self) -> None:
         self.entries: dict[Any, Any] = {}
@@ -85,7 +86,8 @@ class DictStore:
         self.reads += 1
         return [self.entries.get(key) for key in keys]
 
-    def put_later(self, items: Sequence[tuple[bytes, Shared]]) -> None:
+    def put_later(self, items: Sequence[tuple[bytes, Shared]], run_id: bytes | None) -> None:
+        assert run_id == self.run_id
         self.entries.update(items)
 
 

@@ -64,11 +64,15 @@ class Shared(Struct, frozen=True):
 class SharedStore(Protocol):
     """Keeps entries where other processes find them, for as long as it likes; nothing that it returns was forged."""
 
+    @property
+    def run_id(self) -> bytes | None:
+        """Of the server that it keeps them on; read before what an entry is made of."""
+
     def get_many(self, keys: Sequence[bytes]) -> Sequence[Shared | None]:
         """In order; None for what is not there or cannot be had. May wait, at most `cache.l2.timeout` in all."""
 
-    def put_later(self, items: Sequence[tuple[bytes, Shared]]) -> None:
-        """Returns at once."""
+    def put_later(self, items: Sequence[tuple[bytes, Shared]], run_id: bytes | None) -> None:
+        """Returns at once; what was read while another server kept the generations is not kept."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

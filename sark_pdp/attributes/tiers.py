@@ -21,7 +21,7 @@ from sark_pdp.attributes.entries import (
 from sark_pdp.attributes.names import NAMED_SERVER, TOOL_OF
 from sark_pdp.errors import AttributesError
 from sark_pdp.interfaces import AttributeSource, Generations, RowKey, StoreStatistics
-from sark_pdp.model import Deadline, Document, Seconds
+from sark_pdp.model import Deadline, Seconds
 from sark_pdp.observability.instruments import Counter
 
 NEGATIVE_TTL: Final = Seconds(2.0)
@@ -93,6 +93,7 @@ class AttributeTiers:
         """Each row, from the first tier that has it. May wait, not beyond `deadline`; raises DeadlineExceededError."""
         if not keys:
             return {}
+        run_id = None if self._shared is None else self._shared.run_id
         now = time.monotonic()
         blanks = self._blanks(keys, now)
         found: dict[RowKey, Looked] = {}
@@ -109,7 +110,7 @@ class AttributeTiers:
                     self._memory.put(key, shared[key])
             missing = [key for key in missing if key not in found]
         if missing:
-            found.update(self._read_source({key: blanks[key] for key in missing}, deadline, stale))
+            found.update(self._read_source({key: blanks[key] for key in missing}, deadline, stale, run_id))
         return found
 
     def statistics(self) -> list[StoreStatistics]:
@@ -165,7 +166,11 @@ class AttributeTiers:
         return found
 
     def _read_source(
-        self, blanks: Mapping[RowKey, Entry], deadline: Deadline, stale: Mapping[RowKey, Entry]
+        self,
+        blanks: Mapping[RowKey, Entry],
+        deadline: Deadline,
+        stale: Mapping[RowKey, Entry],
+        run_id: bytes | None,
     ) -> dict[RowKey, Looked]:
         wall, now = time.time(), time.monotonic()
         try:
@@ -185,7 +190,7 @@ class AttributeTiers:
             bearable = max(self._total(told), self._lifetimes.stale)
             shared.append((_shared_key(key, blank), Shared(to_payload(told), wall, wall + bearable)))
         if self._shared is not None and shared:
-            self._shared.put_later(shared)
+            self._shared.put_later(shared, run_id)
         return found
 
     def _total(self, told: Told) -> float:
@@ -197,8 +202,3 @@ _NOTHING: Final = Told(None)
 
 def _shared_key(key: RowKey, blank: Entry) -> bytes:
     return sha256(_encode((_VERSION, key, blank.generations))).digest()
-
-
-def document_of(looked: Looked | None) -> Document | None:
-    """The fields that were found."""
-    return looked.told.fields if isinstance(looked, Entry) else None

@@ -1,24 +1,28 @@
-"""L1: the verdicts that this process has seen last."""
+"""L1: what this process has seen last."""
 
 import threading
 from collections import OrderedDict
+from typing import Generic, TypeVar
 
 from sark_pdp.interfaces import CacheEntry
 
+Key = TypeVar("Key", bytes, tuple[str, ...])
+Value = TypeVar("Value")
 
-class MemoryStore:
-    """A decision store of at most `capacity` entries; the least recently used one goes first.
 
-    `_lock` guards additions to `_entries`. Reading takes none: each step of it is one call of C code on keys of bytes,
-    which nothing interrupts. Expired entries leave when their place is needed.
+class RecentlyUsed(Generic[Key, Value]):
+    """A store of at most `capacity` entries; the least recently used one goes first.
+
+    `_lock` guards additions to `_entries`. Reading takes none: each step of it is one call of C code on keys of bytes
+    or of strings, which nothing interrupts. Expired entries leave when their place is needed.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._lock = threading.Lock()
-        self._entries: OrderedDict[bytes, CacheEntry] = OrderedDict()
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
 
-    def get(self, key: bytes) -> CacheEntry | None:
+    def get(self, key: Key) -> Value | None:
         """What was put under this key, expired or not."""
         entry = self._entries.get(key)
         if entry is not None:
@@ -29,7 +33,7 @@ class MemoryStore:
                 return entry
         return entry
 
-    def put(self, key: bytes, entry: CacheEntry) -> None:
+    def put(self, key: Key, entry: Value) -> None:
         """Replaces what was there."""
         with self._lock:
             entries = self._entries
@@ -40,3 +44,7 @@ class MemoryStore:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class MemoryStore(RecentlyUsed[bytes, CacheEntry]):
+    """Keeps verdicts: a decision store."""

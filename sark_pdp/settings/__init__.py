@@ -3,6 +3,7 @@
 from sark_pdp.settings.audit import AuditSettings, AuditTlsSettings
 from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load, load_as
 from sark_pdp.settings.schema import (
+    AttributeSettings,
     BundleSettings,
     CacheSettings,
     L1Settings,
@@ -18,6 +19,7 @@ from sark_pdp.settings.units import Bytes
 
 __all__ = [
     "DEFAULT",
+    "AttributeSettings",
     "AuditSettings",
     "AuditTlsSettings",
     "BundleSettings",

@@ -28,6 +28,7 @@ def _check_files(settings: Settings, origins: Mapping[str, str]) -> None:
         "tls.key_file": settings.tls.key_file,
         "tls.client_ca_file": settings.tls.client_ca_file,
         "audit.chain_key_file": settings.audit.chain_key_file,
+        "attributes.postgres_password_file": settings.attributes.postgres_password_file,
         "audit.mask_key_file": settings.audit.mask_key_file,
         "audit.tls.ca_file": settings.audit.tls.ca_file,
         "audit.tls.cert_file": settings.audit.tls.cert_file,

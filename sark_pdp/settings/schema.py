@@ -107,6 +107,46 @@ class CacheSettings(Struct, frozen=True, kw_only=True):
     """Where verdicts are kept."""
 
     l1: L1Settings = L1Settings()
+    max_staleness: Annotated[
+        Seconds,
+        Meta(
+            description="How old attributes may be that are used past their lifetime, while PostgreSQL is away.",
+            ge=0,
+        ),
+    ] = Seconds(300.0)
+
+
+class AttributeCacheSettings(Struct, frozen=True, kw_only=True):
+    """Where attributes are kept in memory."""
+
+    size: Annotated[int, Meta(description="Rows of the registry that are kept.", ge=1)] = 5000
+    ttl: Annotated[
+        Seconds, Meta(description="The longest that one is used before Redis or PostgreSQL is asked.", ge=0)
+    ] = Seconds(10.0)
+
+
+class AttributeSettings(Struct, frozen=True, kw_only=True):
+    """The registry of users, servers and tools, in PostgreSQL."""
+
+    postgres_dsn: Annotated[
+        str | None,
+        Meta(description="Connection string of PostgreSQL, without a password. Without it, requests bring attributes."),
+    ] = None
+    postgres_password_file: Annotated[
+        Path | None, Meta(description="The password of PostgreSQL, read for each connection.")
+    ] = None
+    pool_size: Annotated[int, Meta(description="Connections to PostgreSQL.", ge=1)] = 2
+    pool_overflow: Annotated[int, Meta(description="Connections that are added while all are in use.", ge=0)] = 0
+    timeout: Annotated[Seconds, Meta(description="The longest that one reading of PostgreSQL may take.", gt=0)] = (
+        Seconds(0.5)
+    )
+    ttl: Annotated[
+        Seconds, Meta(description="The longest that a row is believed without PostgreSQL, in memory and Redis.", gt=0)
+    ] = Seconds(60.0)
+    l1: AttributeCacheSettings = AttributeCacheSettings()
+    trust_caller: Annotated[
+        bool, Meta(description="Lets what a request says of its user, tool and server override the registry.")
+    ] = False
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):
@@ -176,6 +216,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = "auto"
     policy: PolicySettings
     cache: CacheSettings = CacheSettings()
+    attributes: AttributeSettings = AttributeSettings()
     audit: AuditSettings
     tls: TlsSettings = TlsSettings()
     limits: LimitSettings = LimitSettings()
