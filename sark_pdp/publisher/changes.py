@@ -6,7 +6,7 @@ notify: at worst, everything is read anew.
 """
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -17,8 +17,8 @@ _Entry: TypeAlias = str | tuple[str, str, str]
 
 
 class _Payload(Struct, forbid_unknown_fields=True):
-    kind: str
-    changed: list[_Entry] = []
+    kind: Literal["user", "server", "tool"]
+    changed: list[_Entry] | None = None
     all: bool = False
 
 
@@ -37,16 +37,18 @@ def change_of(payload: str) -> Change:
     """Never fails: what cannot be read may have told of anything."""
     try:
         told = _decode(payload)
-        subjects = (ATTRIBUTES,) if told.all else tuple(dict.fromkeys(_subjects(told)))
+        subjects = (ATTRIBUTES,) if told.all else tuple(dict.fromkeys(_subjects(told.kind, told.changed)))
     except (ValueError, msgspec.DecodeError):
         return Change("unknown", (ATTRIBUTES,))
     return Change(told.kind, subjects)
 
 
-def _subjects(told: _Payload) -> Iterator[Subject]:
+def _subjects(kind: str, changed: list[_Entry] | None) -> Iterator[Subject]:
     """Raises ValueError for what no trigger sends."""
-    for entry in told.changed:
-        match told.kind, entry:
+    if changed is None:
+        raise ValueError("nothing changed")
+    for entry in changed:
+        match kind, entry:
             case "user", str(id_):
                 yield user(id_)
             case "server", str(id_):

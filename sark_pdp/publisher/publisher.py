@@ -86,7 +86,7 @@ class Publisher:
     @property
     def problem(self) -> str | None:
         """Why changes do not reach the sidecars now; None where they do."""
-        return self._deaf or self._mute
+        return self._mute or self._deaf
 
     def _run(self) -> None:
         pause = _Pause()
@@ -111,13 +111,14 @@ class Publisher:
     def _serve(self, source: Source, pause: _Pause) -> None:
         """Until it is told to stop; raises SarkError where the source is lost."""
         retry, retry_at = _Pause(), 0.0
+        missed = True
         while not self._stopping.is_set():
             patience = _WAIT if not self._owed else min(_WAIT, max(retry_at - time.monotonic(), 0))
             payloads = source.wait(patience)
-            if self._deaf is not None and source.established:
+            if missed and source.established:
                 # Nobody kept what was notified while nobody listened.
                 self._owe([ATTRIBUTES])
-                self._deaf = None
+                missed, self._deaf = False, "what changed while nobody listened is not invalidated yet"
                 self._metrics.connections.inc()
                 self._metrics.listening = True
                 pause.reset()
@@ -159,7 +160,7 @@ class Publisher:
                 return False
             self._metrics.invalidated.value += len(part)
         if self._mute is not None:
-            self._mute = None
             _log.info("Redis takes invalidations again")
+        self._mute = self._deaf = None
         self._owed = set()
         return True
