@@ -66,6 +66,10 @@ class SpoolDamagedError(AuditError):
     """The file of the audit spool is damaged, which no waiting heals."""
 
 
+class ShippingError(SarkError):
+    """An audit writer cannot be reached, or does not do what it should; the message is the end of a sentence."""
+
+
 class DatabaseError(SarkError):
     """PostgreSQL cannot be reached, or does not do what it is asked for."""
 

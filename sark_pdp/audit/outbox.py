@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from sark_pdp.audit.spool import Shipped
 
@@ -16,18 +17,18 @@ class Outbox:
         # Put in by the shipper, taken out by the spool's thread.
         self._shipped: deque[Shipped] = deque()
 
-    def note_commit(self) -> None:
-        """There is more to ship, or an end to look at."""
+    def nudge(self) -> None:
+        """There is news for the shipper: a commit, an acknowledgement, an end."""
         self._news.set()
 
-    def wait_for_commit(self, seconds: float | None) -> None:
-        """Returns after the next commit, or after one that nobody has waited for yet."""
+    def wait_for_news(self, seconds: float | None) -> None:
+        """Returns after the next nudge, or after one that nobody has waited for yet."""
         self._news.wait(seconds)
         self._news.clear()
 
-    def acknowledge(self, shipped: Shipped) -> None:
+    def acknowledge(self, shipped: Sequence[Shipped]) -> None:
         """The spool may let go of these."""
-        self._shipped.append(shipped)
+        self._shipped.extend(shipped)
         self._wake.set()
 
     def has_shipped(self) -> bool:
@@ -37,6 +38,10 @@ class Outbox:
     def take_shipped(self) -> list[Shipped]:
         """What the spool may let go of, once."""
         return [self._shipped.popleft() for _ in range(len(self._shipped))]
+
+    def waiting(self) -> list[Shipped]:
+        """What the spool was not seen to let go of yet."""
+        return list(self._shipped)
 
     def put_back(self, shipped: list[Shipped]) -> None:
         """What could not be let go of."""

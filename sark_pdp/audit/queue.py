@@ -291,7 +291,7 @@ class AuditQueue:
         self._sequence = self._source.sequence
         self._commits += 1
         self._sealed = []
-        self.outbox.note_commit()
+        self.outbox.nudge()
 
     def _measure(self) -> bool:
         """Opens the queue where the spool has room, else shuts it; True where it has."""

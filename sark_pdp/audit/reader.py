@@ -74,6 +74,7 @@ class SpoolReader:
         """Raises AuditError where the directory holds no spool that can be read."""
         self.directory = directory
         self._database = _open(directory)
+        self._inode = _inode(directory)
         try:
             self._empty = self._is_empty()
         except AuditError:
@@ -91,6 +92,10 @@ class SpoolReader:
         """Lets go of the file."""
         self._database.close()
 
+    def is_replaced(self) -> bool:
+        """Whether the directory has another spool now than the one that is read."""
+        return _inode(self.directory) != self._inode
+
     def snapshot(self) -> Snapshot:
         """As of now. Raises AuditError, as all below."""
         if self._empty and self._is_empty():
@@ -104,9 +109,9 @@ class SpoolReader:
             self._rows("ROLLBACK")
         return Snapshot(position, tuple(self._typed(SourceEnd, end) for end in ends))
 
-    def forward(self, after: int, upto: int) -> Iterator[StoredSegment]:
+    def forward(self, after: int, upto: int, at_once: int = _BATCH) -> Iterator[StoredSegment]:
         """Segments by growing position, both ends counted from a snapshot; `after` is not among them."""
-        query = f"{_COLUMNS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {_BATCH}"
+        query = f"{_COLUMNS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {at_once}"
         while rows := self._rows(query, after, upto):
             yield from (self._typed(StoredSegment, row) for row in rows)
             after = rows[-1][0]
@@ -141,6 +146,13 @@ class SpoolReader:
             return self._database.execute(query, parameters).fetchall()
         except sqlite3.Error as error:
             raise AuditError(f"The audit spool {self.directory / DATABASE} cannot be read: {error}") from error
+
+
+def _inode(directory: Path) -> int:
+    try:
+        return (directory / DATABASE).stat().st_ino
+    except OSError:
+        return 0
 
 
 def _open(directory: Path) -> sqlite3.Connection:

@@ -123,8 +123,7 @@ def test_a_queue_lets_go_of_what_was_shipped_though_nothing_new_comes(directory:
     queue.put_nowait(a_record())
     wait_until(lambda: queue.statistics().sequence == 2)
     wait_until(lambda: queue._parked)
-    for shipped in shipped_until(directory, 2):
-        queue.outbox.acknowledge(shipped)
+    queue.outbox.acknowledge(shipped_until(directory, 2))
     wait_until(lambda: not events_of(directory))
     queue.close(GRACE)
     (source,) = verified(directory).sources
@@ -136,7 +135,7 @@ def test_what_cannot_be_let_go_of_is_tried_again(directory: Path) -> None:
     queue.start()
     with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
         other.execute("CREATE TRIGGER broken BEFORE DELETE ON segments BEGIN SELECT raise(ABORT, 'not now'); END")
-        queue.outbox.acknowledge(*shipped_until(directory, 1))
+        queue.outbox.acknowledge(shipped_until(directory, 1))
         wait_until(lambda: "not now" in queue.statistics().problem)
         other.execute("DROP TRIGGER broken")
     wait_until(lambda: not events_of(directory))
