@@ -23,6 +23,8 @@ from sark_pdp.model import Document, Entrypoint, Seconds
 
 _LIFETIME_MS: Final = 24 * 60 * 60 * 1000
 """Of a generation in Redis: longer than anything lives that is kept under one. A lost one is only a new one."""
+_PAUSES: Final = (0.005, 0.02, 0.05, 0.1, 0.2)
+"""Seconds before each further attempt to tell Redis of an invalidation."""
 _NEVER: Final = float("-inf")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -125,12 +127,22 @@ class RedisGenerations:
         return self._gone().of(subjects) if read is None else [read[subject] for subject in subjects]
 
     def invalidate(self, subjects: Sequence[str]) -> bool:
-        """Gives each a new generation. Where Redis cannot be told now, it is told before anything is read from it."""
+        """Gives each a new generation. Where Redis cannot be told now, it is told before anything is read from it.
+
+        May wait for half a second, and `cache.l2.timeout` a few times.
+        """
         owed = {subject: object() for subject in subjects}
         with self._lock:
             # Before Redis is asked: it may do as it is told and not live to say so.
             self._owe(owed)
         shared = self._link.execute(self._telling(owed)) is not None
+        self.heard(subjects)
+        for pause in () if shared else _PAUSES:
+            # A request would not wait for a Redis that is slow for a moment; whoever invalidates does.
+            time.sleep(pause)
+            shared = self._link.execute(self._telling(owed)) is not None
+            if shared:
+                break
         with self._lock:
             if shared:
                 self._paid(owed)
