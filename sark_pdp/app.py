@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from prometheus_client.registry import Collector
+
 from sark_pdp.addresses import Address, UnixAddress
 from sark_pdp.audit.chain import read_key
 from sark_pdp.audit.off import NoTrail
 from sark_pdp.audit.queue import AuditQueue
 from sark_pdp.audit.spool import Spool
-from sark_pdp.cache.generations import LocalGenerations
-from sark_pdp.cache.memory import MemoryStore
-from sark_pdp.cache.tiers import CachedDecider
+from sark_pdp.caching import Caches
 from sark_pdp.decision.invalidation import Invalidations
 from sark_pdp.decision.service import DecisionService
 from sark_pdp.engine.bundles.keeping import Keeper
@@ -28,7 +28,7 @@ from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import BundleState, LoadedPolicies, Policies
 from sark_pdp.engine.wasm.policy import Runtime
 from sark_pdp.errors import StartError
-from sark_pdp.interfaces import Decider, Generations, StoreStatistics
+from sark_pdp.interfaces import Decider, StoreStatistics
 from sark_pdp.model import PolicyRevision, Seconds
 from sark_pdp.observability.bundles import BundleReading
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
@@ -80,7 +80,7 @@ class App:
         self._settings = settings
         self._running = ExitStack()
         self._missing: tuple[str, ...] = ()
-        self._problems: Callable[[], list[str]] = list
+        self._problems: list[Callable[[], list[str]]] = []
         # All that has to finish before the end shares one grace; it begins with `stop`.
         self._grace_ends = 0.0
         self._bundles: Bundles | None = None
@@ -134,19 +134,24 @@ class App:
         )
         self._running.callback(runtime.close)
         policies = Policies(runtime)
-        generations = LocalGenerations()
-        registry_of_users = self._registry(generations)
-        decider, stores = self._decider(metrics)
+        caches = Caches(settings.cache)
+        self._running.callback(caches.close)
+        caches.start()
+        decider, stores = caches.above(Evaluator(metrics.evaluation)), caches.statistics
+        self._problems.append(caches.problems)
+        collectors: list[Collector] = [] if caches.metrics is None else [caches.metrics]
+        registry_of_users = self._registry(caches)
         if registry_of_users is not None:
             decider, stores = self._completing(registry_of_users, decider, stores)
+            collectors.append(registry_of_users.metrics)
         answers = ext_authz.Answers()
         reviewed = ext_authz.ReviewedDecider(decider, answers)
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
-        self._start_probes(metrics, audit, stores, registry_of_users)
+        self._start_probes(metrics, audit, stores, collectors)
         bundles = self._bundles = self._supplied(policies, Reporter(audit, metrics, self._on_active))
         sources = admin.Sources(self.readiness, bundles.states, stores, audit.statistics, self._warnings)
-        administration = admin.methods(sources, bundles.reload, Invalidations(generations, audit).invalidate)
+        administration = admin.methods(sources, bundles.reload, Invalidations(caches.generations, audit).invalidate)
         self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics)
         # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
         sys.setswitchinterval(_SWITCH_INTERVAL)
@@ -173,21 +178,15 @@ class App:
         self._running.callback(lambda: queue.close(self._grace()))
         return queue
 
-    def _decider(self, metrics: Metrics) -> tuple[Decider, Callable[[], list[StoreStatistics]]]:
-        evaluator = Evaluator(metrics.evaluation)
-        l1 = self._settings.cache.l1
-        if not (l1.size and l1.ttl):
-            return evaluator, list
-        cached = CachedDecider(evaluator, MemoryStore(l1.size), l1.ttl)
-        return cached, lambda: [cached.statistics()]
-
-    def _registry(self, generations: Generations) -> "Registry | None":
+    def _registry(self, caches: Caches) -> "Registry | None":
         settings = self._settings.attributes
         if settings.postgres_dsn is None:
             return None
         from sark_pdp.registry import Registry
 
-        made = Registry(settings, settings.postgres_dsn, generations, None, self._settings.cache.max_staleness)
+        made = Registry(
+            settings, settings.postgres_dsn, caches.generations, caches.signed, self._settings.cache.max_staleness
+        )
         made.start()
         self._running.callback(made.close)
         return made
@@ -195,11 +194,11 @@ class App:
     def _completing(
         self, registry_of_users: "Registry", decider: Decider, stores: Callable[[], list[StoreStatistics]]
     ) -> tuple[Decider, Callable[[], list[StoreStatistics]]]:
-        self._problems = registry_of_users.problems
+        self._problems.append(registry_of_users.problems)
         return registry_of_users.above(decider), lambda: [*stores(), *registry_of_users.statistics()]
 
     def _warnings(self) -> list[str]:
-        return [*self._missing, *self._problems()]
+        return [*self._missing, *(problem for problems in self._problems for problem in problems())]
 
     def _methods(self, service: DecisionService, envoy_service: DecisionService, answers: ext_authz.Answers) -> Methods:
         settings, limits = self._settings, self._settings.limits
@@ -225,7 +224,7 @@ class App:
         metrics: Metrics,
         audit: Trail,
         stores: Callable[[], list[StoreStatistics]],
-        registry_of_users: "Registry | None",
+        collectors: list[Collector],
     ) -> None:
         def audit_readings() -> AuditReadings:
             now = audit.statistics()
@@ -235,8 +234,8 @@ class App:
             return [BundleReading(it.name, it.revision or it.digest, bool(it.error)) for it in self._states()]
 
         shown = registry(metrics, Readings(stores, bundles, audit_readings))
-        if registry_of_users is not None:
-            shown.register(registry_of_users.metrics)
+        for collector in collectors:
+            shown.register(collector)
         listener = ProbeListener(
             self._settings.listen.metrics,
             shown,

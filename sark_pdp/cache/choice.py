@@ -3,9 +3,8 @@
 import time
 from typing import Final, Literal, TypeAlias
 
-from msgspec import Struct
-
 from sark_pdp.model import Seconds
+from sark_pdp.observability.shared_cache import EntrypointCosts
 
 Mode: TypeAlias = Literal["always", "auto"]
 
@@ -16,18 +15,6 @@ _AGAIN: Final = 10.0
 _SAMPLES: Final = 8
 """How often it is then taken, so that one outlier does not decide."""
 _MOST_ENTRYPOINTS: Final = 256
-
-
-class Costs(Struct, frozen=True):
-    """What is known of one entrypoint."""
-
-    entrypoint: str
-    round_trip: Seconds | None
-    """Of asking Redis; None where it was not measured yet."""
-    miss: Seconds | None
-    """Of evaluating; None where it was not measured yet."""
-    asks: bool
-    """Whether Redis is asked, rather than the policy at once."""
 
 
 class _Measured:
@@ -74,10 +61,10 @@ class Choice:
         measured = self._of(entrypoint)
         measured.miss = _average(measured.miss, took)
 
-    def costs(self) -> list[Costs]:
+    def costs(self) -> list[EntrypointCosts]:
         """What is known now."""
         return [
-            Costs(name, _seconds(it.round_trip), _seconds(it.miss), self.mode == "always" or _asks(it))
+            EntrypointCosts(name, _seconds(it.round_trip), _seconds(it.miss), self.mode == "always" or _asks(it))
             for name, it in sorted(self._measured.copy().items())
         ]
 

@@ -10,11 +10,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from sark_pdp.cache.choice import Choice, Costs
+from sark_pdp.cache.choice import Choice
 from sark_pdp.cache.signed import SignedStore, Stored
 from sark_pdp.interfaces import CacheEntry, StoreStatistics
 from sark_pdp.model import Outcome, Seconds, Verdict
 from sark_pdp.observability.instruments import Counter
+from sark_pdp.observability.shared_cache import EntrypointCosts
 
 VerdictOf = Callable[[bytes | None], Verdict]
 """What a result, as the policy returned it, means; None is undefined."""
@@ -86,7 +87,7 @@ class SharedVerdicts:
         """A policy was evaluated, in so many seconds."""
         self._choice.missed(entrypoint, took)
 
-    def costs(self) -> list[Costs]:
+    def costs(self) -> list[EntrypointCosts]:
         """Of each entrypoint that was asked."""
         return self._choice.costs()
 

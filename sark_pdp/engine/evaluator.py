@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 from sark_pdp.engine.result import verdict_of
 from sark_pdp.errors import DeadlineExceededError, WouldWaitError
 from sark_pdp.interfaces import Answered
-from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier
+from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier, Verdict
 
 Evaluate = Callable[[bytes], bytes | None]
 
@@ -54,6 +54,12 @@ class Evaluator:
         """One after the other; those that are not reached within their deadlines are not begun."""
         return [self._attempted(request) for request in requests]
 
+    def verdict_of(self, result_json: bytes | None) -> Verdict:
+        """What a result, as the policy returned it, means; None is undefined."""
+        if result_json is None or len(result_json) <= _LONG:
+            return self._remembered(result_json)
+        return verdict_of(result_json)
+
     def _attempted(self, request: Request) -> Answered:
         if request.deadline <= time.monotonic():
             return DeadlineExceededError("the deadline passed before the decision was due")
@@ -66,8 +72,7 @@ class Evaluator:
         began = time.monotonic()
         try:
             result_json = evaluate(input_json)
-            known = self._remembered if result_json is None or len(result_json) <= _LONG else verdict_of
-            verdict = known(result_json)
+            verdict = self.verdict_of(result_json)
         except WouldWaitError:
             raise
         except BaseException:

@@ -1,6 +1,7 @@
 """The settings of a process: typed, checked, and each with where it came from. The only reader of the environment."""
 
 from sark_pdp.settings.audit import AuditSettings, AuditTlsSettings
+from sark_pdp.settings.l2 import L2Settings
 from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load, load_as
 from sark_pdp.settings.schema import (
     AttributeSettings,
@@ -26,6 +27,7 @@ __all__ = [
     "Bytes",
     "CacheSettings",
     "L1Settings",
+    "L2Settings",
     "LimitSettings",
     "ListenSettings",
     "Loaded",

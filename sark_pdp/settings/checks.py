@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
+from sark_pdp.settings import l2
 from sark_pdp.settings.bundles import problem_of
 from sark_pdp.settings.schema import Settings
 from sark_pdp.settings.units import format_size
@@ -19,6 +20,12 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     _check_listeners(settings, origins)
     if problem := problem_of(settings.policy.bundles, packed=origins["policy.bundles"] == "default"):
         raise _wrong(f"policy.bundles{problem.at}", problem.value, origins["policy.bundles"], problem.text)
+    if wrong := l2.problem_of(settings.cache.l2):
+        key = f"cache.l2.{wrong.key}"
+        value = getattr(settings.cache.l2, wrong.key)
+        # A password may be in it, and this line is logged.
+        shown = "***" if wrong.key == "url" and "@" in value else value
+        raise _wrong(key, f"'{shown}'", origins[key], wrong.text)
     _check_audit(settings, origins)
 
 

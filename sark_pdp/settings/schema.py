@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from sark_pdp.addresses import Address, TcpAddress
 from sark_pdp.model import Seconds
 from sark_pdp.settings.audit import AuditSettings
+from sark_pdp.settings.l2 import L2Settings
 from sark_pdp.settings.units import Bytes
 
 FileMode = NewType("FileMode", int)
@@ -107,6 +108,7 @@ class CacheSettings(Struct, frozen=True, kw_only=True):
     """Where verdicts are kept."""
 
     l1: L1Settings = L1Settings()
+    l2: L2Settings = L2Settings()
     max_staleness: Annotated[
         Seconds,
         Meta(

@@ -30,6 +30,17 @@ DEFAULTS = {
     "cache.l1.size": 1000,
     "cache.l1.ttl": 10.0,
     "cache.max_staleness": 300.0,
+    "cache.l2.url": None,
+    "cache.l2.ttl": 60.0,
+    "cache.l2.mode": "always",
+    "cache.l2.timeout": 0.005,
+    "cache.l2.prefix": "sark",
+    "cache.l2.mac_key_file": None,
+    "cache.l2.username_file": None,
+    "cache.l2.password_file": None,
+    "cache.l2.ca_file": None,
+    "cache.l2.client_cert_file": None,
+    "cache.l2.client_key_file": None,
     "attributes.postgres_dsn": None,
     "attributes.postgres_password_file": None,
     "attributes.pool_size": 2,
@@ -327,7 +338,7 @@ def test_the_element_that_cannot_be_used_is_named(key: str, elements: Any, probl
 UNKNOWN = [
     ("cache.l1.sze=1", "cache.l1.sze: there is no such setting (flag); did you mean cache.l1.size?"),
     ("cach.l1.size=1", "did you mean cache.l1.size?"),
-    ("cache.l2.url=redis://x", "cache.l2.url: there is no such setting"),
+    ("cache.l3.url=redis://x", "cache.l3.url: there is no such setting"),
     ("listen.http=127.0.0.1:9002", "listen.http: there is no such setting"),
     ("cache=1", "cache: is a section (flag)"),
     ("qqq=1", "`sark-pdp config` lists them"),
@@ -446,3 +457,44 @@ def test_a_derived_socket_path_that_is_too_long_is_refused() -> None:
     line = refused(overrides=("state_dir=/" + "a" * 120,))
     assert "listen.admin" in line
     assert "107 bytes" in line
+
+
+# The settings below cache.l2, and the start of the line that they are refused with.
+KEY = "/proc/self/stat"
+"""A file that can be read."""
+BAD_L2 = [
+    ({"url": "redis://h:6379"}, "cache.l2.url: 'redis://h:6379' (flag) needs cache.l2.mac_key_file"),
+    ({"url": "redis://u:secret@h", "mac_key_file": KEY}, "cache.l2.url: '***' (flag) has a user or a password in it"),
+    ({"url": "redis://:secret@h", "mac_key_file": KEY}, "cache.l2.url: '***' (flag) has a user or a password in it"),
+    ({"url": "http://h", "mac_key_file": KEY}, "cache.l2.url: 'http://h' (flag) is no URL of Redis"),
+    ({"url": "redis://", "mac_key_file": KEY}, "cache.l2.url: 'redis://' (flag) is no URL of Redis"),
+    ({"url": "redis://h:x", "mac_key_file": KEY}, "cache.l2.url: 'redis://h:x' (flag) is no URL"),
+    ({"url": "redis://h:0", "mac_key_file": KEY}, "cache.l2.url: 'redis://h:0' (flag) is no URL of Redis"),
+    ({"url": "redis://h/a", "mac_key_file": KEY}, "cache.l2.url: 'redis://h/a' (flag) is no URL of Redis"),
+    ({"url": "unix://", "mac_key_file": KEY}, "cache.l2.url: 'unix://' (flag) is no URL of Redis"),
+    ({"url": "unix://run/redis", "mac_key_file": KEY}, "cache.l2.url: 'unix://run/redis' (flag) is no URL of Redis"),
+    ({"url": "redis://h?timeout=1", "mac_key_file": KEY}, "cache.l2.url: 'redis://h?timeout=1' (flag) has a query"),
+    ({"url": "redis://h", "mac_key_file": KEY, "ca_file": KEY}, "cache.l2.url: 'redis://h' (flag) is not reached over"),
+    ({"mac_key_file": "/no"}, "cache.l2.mac_key_file: '/no' (flag) cannot be read"),
+    ({"password_file": "/no"}, "cache.l2.password_file: '/no' (flag) cannot be read"),
+    ({"client_cert_file": KEY}, "cache.l2.client_cert_file: '/proc/self/stat' (flag) is of no use alone"),
+    ({"prefix": "a b"}, "cache.l2.prefix: 'a b' (flag) cannot begin a key"),
+    ({"prefix": "a:b"}, "cache.l2.prefix: 'a:b' (flag) cannot begin a key"),
+    ({"mode": "never"}, "cache.l2.mode: 'never' (flag) is not one of its values"),
+    ({"timeout": "0"}, "cache.l2.timeout: '0' (flag) is out of range"),
+]
+
+
+@pytest.mark.parametrize(("given", "problem"), BAD_L2)
+def test_a_shared_cache_that_cannot_be_is_refused(given: dict[str, str], problem: str) -> None:
+    line = refused(overrides=[f"cache.l2.{key}={value}" for key, value in given.items()])
+    assert line.startswith(problem)
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://[::1]:6379/2", "rediss://h.example:6380/0", "redis://10.0.0.1:6379/", "unix:///run/r"]
+)
+def test_a_shared_cache_is_reached_by_url(url: str) -> None:
+    l2 = load(None, [f"cache.l2.url={url}", f"cache.l2.mac_key_file={KEY}"], HOME).settings.cache.l2
+    assert (l2.url, str(l2.mac_key_file)) == (url, KEY)
