@@ -15,6 +15,7 @@ COMMANDS = {
     "bundle": "Build, inspect, verify, sign, compare and serve policy bundles.",
     "audit": "Read and verify the audit trail.",
     "cache": "Have what is cached decided and read anew.",
+    "publisher": "Tell every sidecar what changed in the registry.",
     "db": "Make and fill the schema of a database.",
     "config": "Show the effective settings and where each came from.",
 }

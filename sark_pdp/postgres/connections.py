@@ -33,6 +33,18 @@ def without_secrets(dsn: str) -> str:
     return make_conninfo("", **{key: value for key, value in parse_dsn(dsn).items() if key not in _SECRETS})
 
 
+def with_password(dsn: str, file: Path | None) -> str:
+    """The connection string with the password that a file holds, read now; raises SettingsError."""
+    if file is None:
+        return dsn
+    try:
+        password = file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text in UTF-8"
+        raise SettingsError(f"{file}: the password of PostgreSQL cannot be read: {reason}") from None
+    return make_conninfo(dsn, password=password)
+
+
 def read_dsn_file(file: Path) -> str:
     """The connection string on the first line of a file; raises SettingsError."""
     try:
