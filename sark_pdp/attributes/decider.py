@@ -9,7 +9,8 @@ from uuid_utils import uuid7
 
 from sark_pdp.attributes.completion import completed
 from sark_pdp.attributes.names import Named, Names, names_of
-from sark_pdp.attributes.resolution import Found, Refusal, Resolved, Resolver
+from sark_pdp.attributes.remembered import Combination, Found
+from sark_pdp.attributes.resolution import Refusal, Resolved, Resolver
 from sark_pdp.errors import AttributesError, DeadlineExceededError
 from sark_pdp.interfaces import Answered, Decider
 from sark_pdp.model import Deadline, Decision, DecisionId, Outcome, Request, Seconds, Tier, Verdict
@@ -54,6 +55,10 @@ class AttributedDecider:
             return None
         if type(found) is str:
             return _refused(request, found)
+        if type(found) is Combination:
+            if not (self._trust_caller or request.entrypoint.projection.whole):
+                return self._next.decide_nowait(_shortened(request, found))
+            found = found.found
         decision = self._next.decide_nowait(self._completed(request, found))  # type: ignore[arg-type]
         return None if decision is None else _marked(decision, found)  # type: ignore[arg-type]
 
@@ -115,6 +120,21 @@ class AttributedDecider:
             found.as_of,
             found.stale,
         )
+
+
+def _shortened(request: Request, found: Combination) -> Request:
+    """Nobody below looks at the document of a request that has its projection."""
+    return Request(
+        request.entrypoint,
+        request.document,
+        request.request_id,
+        request.deadline,
+        request.max_age,
+        request.origin,
+        found.projected(request.entrypoint.projection, request.document),
+        request.size,
+        found.found.as_of,
+    )
 
 
 def _marked(decision: Decision, found: Found) -> Decision:

@@ -4,27 +4,16 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from msgspec import Struct
-
 from sark_pdp.attributes.completion import Rows, contradiction, is_renamed
 from sark_pdp.attributes.entries import Entry
 from sark_pdp.attributes.names import NAMED_SERVER, NAMED_TOOL, SERVER, TOOL_OF, Names
+from sark_pdp.attributes.remembered import Combination, Found, Remembered
 from sark_pdp.attributes.tiers import AttributeTiers, Looked
 from sark_pdp.errors import AttributesError
 from sark_pdp.interfaces import RowKey
 from sark_pdp.model import Deadline, Seconds
 
 _MOST_NAMES: Final = 4096
-
-
-class Found(Struct, frozen=True, gc=False):
-    """The rows of one request."""
-
-    rows: Rows
-    as_of: float
-    """On `time.monotonic()`: when the reading of the oldest one began."""
-    stale: bool
-    """One of them is past its lifetime."""
 
 
 Refusal: TypeAlias = str
@@ -42,11 +31,16 @@ class Resolver:
 
     def __init__(self, tiers: AttributeTiers) -> None:
         self._tiers = tiers
+        self._remembered = Remembered(tiers.generations)
         self._ids: dict[str, str] = {}
 
-    def known(self, names: Names, max_age: Seconds | None) -> Found | Refusal | None:
+    def known(self, names: Names, max_age: Seconds | None) -> Found | Combination | Refusal | None:
         """What memory has of it; None where one row has to be looked for elsewhere."""
         now = time.monotonic()
+        remembered = self._remembered.get(names, now, max_age)
+        if remembered is not None:
+            self._tiers.found_again(remembered.number)
+            return remembered
         known = self._tiers.known
         user: Entry | None = None
         tool: Entry | None = None
@@ -66,7 +60,10 @@ class Resolver:
                 return None if server is None else server.told.refusal
             if is_renamed(names, server.told.fields) and _server_name(names) in self._ids:
                 return None
-        return _found(names, user, tool, server, now)
+        found = _found(names, user, tool, server, now)
+        if not isinstance(found, str):
+            self._remembered.put(names, found, [entry for entry in (user, tool, server) if entry is not None])
+        return found
 
     def read(self, asked: Sequence[Names], deadline: Deadline, max_age: Seconds | None) -> list[Resolved]:
         """The same for each, from wherever it is. May wait, not beyond `deadline`; raises DeadlineExceededError."""

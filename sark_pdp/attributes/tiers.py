@@ -70,7 +70,7 @@ class AttributeTiers:
         self._source = source
         self._memory = memory
         self._shared = shared
-        self._generations = generations
+        self.generations = generations
         self._subjects_of = subjects_of
         self._lifetimes = lifetimes
         self._hits, self._misses = Counter(), Counter()
@@ -79,7 +79,7 @@ class AttributeTiers:
     def known(self, key: RowKey, now: float, max_age: Seconds | None) -> Entry | None:
         """The entry in memory, where it counts now; waits for nothing."""
         entry = self._memory.get(key)
-        if entry is None or self._generations.known_of(entry.subjects) != entry.generations:
+        if entry is None or self.generations.known_of(entry.subjects) != entry.generations:
             return None
         if now < entry.expires and (max_age is None or now - entry.as_of <= max_age):
             self._hits.value += 1
@@ -88,6 +88,10 @@ class AttributeTiers:
             self._hits.value += 1
             return entry
         return None
+
+    def found_again(self, number: int) -> None:
+        """Rows that somebody remembered, who asked `generations` himself."""
+        self._hits.value += number
 
     def read(self, keys: Collection[RowKey], deadline: Deadline, max_age: Seconds | None) -> dict[RowKey, Looked]:
         """Each row, from the first tier that has it. May wait, not beyond `deadline`; raises DeadlineExceededError."""
@@ -124,7 +128,7 @@ class AttributeTiers:
     def _blanks(self, keys: Iterable[RowKey], now: float) -> dict[RowKey, Entry]:
         """An entry for each that tells nothing yet; its generations are from before anything is read."""
         subjects = {key: self._subjects_of(key) for key in keys}
-        generations = iter(self._generations.of([each for those in subjects.values() for each in those]))
+        generations = iter(self.generations.of([each for those in subjects.values() for each in those]))
         return {
             key: Entry(_NOTHING, now, now, those, [next(generations) for _ in those]) for key, those in subjects.items()
         }

@@ -56,7 +56,10 @@ class Below:
 
     def decide(self, request: Request) -> Decision:
         self.asked.append(request)
-        return Decision(new_id(), self.verdict, Tier.EVALUATED, request.document, Seconds(0.0), Seconds(9.0))
+        projected = request.projected
+        if projected is None:
+            projected = request.entrypoint.projection.project(request.document)
+        return Decision(new_id(), self.verdict, Tier.EVALUATED, projected, Seconds(0.0), Seconds(9.0))
 
     def decide_nowait(self, request: Request) -> Decision | None:
         return self.decide(request) if self.at_once else None
@@ -234,6 +237,32 @@ def test_inline_alone_and_together_come_to_the_same(documents: list[Document]) -
         assert told(decider.decide(asked(document))) == of_it
         inline = decider.decide_nowait(asked(document))
         assert inline is None or told(inline) == of_it
+
+
+_PATHS = st.sampled_from(
+    [
+        *(("user",), ("user", "id"), ("user", "roles"), ("user", "z"), ("user", "role"), ("tool",), ("tool", "name")),
+        *(("tool", "z"), ("server", "environment"), ("server",), ("server", "status"), ("server", "z"), ("action",)),
+        *(("tool_name",), ("server", "id", "x"), ()),
+    ]
+)
+
+
+@given(_DOCUMENTS, st.sets(_PATHS, min_size=1, max_size=6))
+def test_what_is_remembered_of_a_request_comes_to_the_same_as_completing_its_document(
+    document: Document, paths: set[tuple[str, ...]]
+) -> None:
+    decider = Above(a_registry()).decider(Below())
+    question = a_question(FakeEntrypoint(Projection(paths)), document)
+    before = repr(document)
+    wanted = decider.decide(question)
+    decider.decide(question)
+    for _ in range(3):
+        inline = decider.decide_nowait(question)
+        if inline is not None:
+            assert inline.projected == wanted.projected
+            assert inline.verdict == wanted.verdict
+    assert repr(document) == before
 
 
 @given(_DOCUMENTS)
