@@ -107,7 +107,7 @@ class Process:
 
         def trusts() -> bool:
             asked(self.generations, *questions)
-            return not self.channel.problem and all(self.known(each) for each in questions or [a_question()])
+            return self.generations.trusted and all(self.known(each) for each in questions or [a_question()])
 
         eventually(trusts, "no generation is trusted")
 

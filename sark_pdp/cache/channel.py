@@ -99,13 +99,13 @@ class Channel:
             began = time.monotonic()
             try:
                 self._listen()
-            except (OSError, RedisError, hiredis.HiredisError) as error:
-                self._tell(error)
-            finally:
+            except Exception as error:  # noqa: BLE001  # whatever it was, nothing is heard, and it is tried again
                 self._generations.distrust()
+                self._tell(error)
             lasted = time.monotonic() - began > _PATIENCE
             attempt = 0 if lasted else attempt + 1
             self._stopping.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+        self._generations.distrust()
 
     def _listen(self) -> None:
         """As long as the connection lasts. Raises OSError, RedisError or HiredisError."""
@@ -157,6 +157,7 @@ class Channel:
         if self._link.execute([("DEL", self._own), ("PUBLISH", self._own, token)]) is None:
             return False
         self._sent[token] = now
+        self._generations.refresh()
         return True
 
     def _take(self, pushed: Any) -> bool:
@@ -192,9 +193,9 @@ class Channel:
     def _tell(self, error: Exception) -> None:
         if self._stopping.is_set():
             return
-        if not self._problem:
-            self._lost.value += 1
+        was_well = not self._problem
         self._problem = f"the channel of invalidations is cut: {type(error).__name__}"
+        self._lost.value += was_well
         now = time.monotonic()
         if now - self._said >= _QUIET:
             self._said = now

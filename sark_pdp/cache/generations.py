@@ -85,6 +85,10 @@ class KeyParts:
         fixed = joined(generations[subject] for subject in self._planned(entrypoint).subjects)
         return joined((fixed, *(generations[subject] for subject in of_ids(projected))))
 
+    def fixed(self) -> set[Subject]:
+        """What any answer of the entrypoints that are remembered counts."""
+        return {subject for plan in [*self._plans.values()] for subject in plan.subjects}
+
     def subjects(self, entrypoint: Entrypoint, projected: Document) -> tuple[Subject, ...]:
         """All that an answer to this question counts."""
         return (*self._planned(entrypoint).subjects, *of_ids(projected))
