@@ -10,6 +10,8 @@ Mode: TypeAlias = Literal["always", "auto"]
 
 _WEIGHT: Final = 0.1
 """Of the latest measurement in an average."""
+_OUTLIER: Final = 8.0
+"""Times the average: a longer one, of a thread that had to wait for its turn, counts as this much."""
 _AGAIN: Final = 10.0
 """Seconds after which what is skipped is measured again."""
 _SAMPLES: Final = 8
@@ -82,7 +84,9 @@ def _asks(measured: _Measured) -> bool:
 
 
 def _average(former: float | None, latest: float) -> float:
-    return latest if former is None else former + _WEIGHT * (latest - former)
+    if former is None:
+        return latest
+    return former + _WEIGHT * (min(latest, _OUTLIER * former) - former)
 
 
 def _seconds(value: float | None) -> Seconds | None:

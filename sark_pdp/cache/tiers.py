@@ -25,7 +25,8 @@ _L2: Final = Tier.L2
 class CachedDecider:
     """A decorator that keeps verdicts for at most `ttl` in memory, and longer in L2, shorter where the policy says so.
 
-    A key is what was asked with the generations of what it is about, read before anything else of it.
+    A key is what was asked with the generations of what it is about, read before anything else of it. Attributes are in
+    the key, read by whoever asks, so an answer is as old as its evaluation, whatever they were read for it.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class CachedDecider:
         for key, request, decision in made:
             lifetime = self._lifetime(decision.verdict, request, shared.ttl)
             if lifetime > 0:
-                kept.append(Kept(key, decision.verdict, _as_of(request, began), began + lifetime))
+                kept.append(Kept(key, decision.verdict, began, began + lifetime))
         shared.put_later(kept, run_id)
 
     def _kept(self, key: bytes, asked: Request, decision: Decision, began: float) -> Decision:
@@ -246,7 +247,7 @@ class CachedDecider:
         left = began + ttl - time.monotonic()
         if left <= 0:
             return decision
-        self._store.put(key, CacheEntry(verdict, _as_of(asked, began), began + ttl))
+        self._store.put(key, CacheEntry(verdict, began, began + ttl))
         return Decision(decision.id, verdict, decision.tier, decision.projected, decision.age, Seconds(left))
 
     @staticmethod
@@ -262,10 +263,6 @@ class CachedDecider:
 
 def _key(request: Request) -> bytes:
     return key_of(request.entrypoint.fingerprint, request.projected or {})
-
-
-def _as_of(request: Request, began: float) -> float:
-    return began if request.as_of is None else min(request.as_of, began)
 
 
 def _with(request: Request, projected: Document) -> Request:
