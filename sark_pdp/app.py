@@ -7,15 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.registry import Collector
 
 from sark_pdp.addresses import Address, UnixAddress
-from sark_pdp.audit.chain import read_key
-from sark_pdp.audit.off import NoTrail
-from sark_pdp.audit.queue import AuditQueue
-from sark_pdp.audit.spool import Spool
 from sark_pdp.caching import Caches
 from sark_pdp.decision.invalidation import Invalidations
 from sark_pdp.decision.service import DecisionService
@@ -35,6 +31,7 @@ from sark_pdp.observability.exposition import AuditReadings, Readings, registry
 from sark_pdp.observability.http import ProbeListener
 from sark_pdp.observability.metrics import Metrics
 from sark_pdp.settings import BundleSettings, Settings
+from sark_pdp.trail import Trail
 from sark_pdp.transport import admin, ext_authz, health, native, reflection
 from sark_pdp.transport.carrier import Limits, server_kind
 from sark_pdp.transport.documents import Documents
@@ -52,8 +49,6 @@ _SWITCH_INTERVAL: Final = 0.0005
 """Seconds."""
 _LEAST_GRACE: Final = 1.0
 """Seconds that the audit trail gets to be flushed, however long the calls took."""
-
-Trail: TypeAlias = AuditQueue | NoTrail
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +120,10 @@ class App:
 
     def _start(self) -> None:
         settings, metrics = self._settings, Metrics()
-        audit = self._audit_trail()
+        trail = Trail(settings.audit, SystemClock())
+        trail.start()
+        self._running.callback(lambda: trail.close(self._grace()))
+        audit = trail.sink
         runtime = Runtime(
             eval_timeout=settings.limits.eval_timeout,
             memory_limit=settings.limits.wasm_memory,
@@ -148,9 +146,9 @@ class App:
         reviewed = ext_authz.ReviewedDecider(decider, answers)
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
-        self._start_probes(metrics, audit, stores, collectors)
+        self._start_probes(metrics, trail, stores, collectors)
         bundles = self._bundles = self._supplied(policies, Reporter(audit, metrics, self._on_active))
-        sources = admin.Sources(self.readiness, bundles.states, stores, audit.statistics, self._warnings)
+        sources = admin.Sources(self.readiness, bundles.states, stores, trail.statistics, self._warnings)
         administration = admin.methods(sources, bundles.reload, Invalidations(caches.generations, audit).invalidate)
         self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics)
         # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
@@ -160,23 +158,6 @@ class App:
         gc.freeze()
         self._running.callback(lambda: bundles.close(Seconds(_LEAST_GRACE)))
         bundles.start()
-
-    def _audit_trail(self) -> Trail:
-        audit = self._settings.audit
-        if not audit.spool_max_bytes:
-            _log.warning("the audit trail is off (audit.spool_max_bytes is 0): no decision is recorded")
-            return NoTrail()
-        key = None if audit.chain_key_file is None else read_key(audit.chain_key_file)
-        queue = AuditQueue(
-            Spool(audit.spool_dir, audit.spool_max_bytes),
-            audit.source_name,
-            clock=SystemClock(),
-            key=key,
-            on_full=audit.on_full,
-        )
-        queue.start()
-        self._running.callback(lambda: queue.close(self._grace()))
-        return queue
 
     def _registry(self, caches: Caches) -> "Registry | None":
         settings = self._settings.attributes
@@ -222,13 +203,13 @@ class App:
     def _start_probes(
         self,
         metrics: Metrics,
-        audit: Trail,
+        trail: Trail,
         stores: Callable[[], list[StoreStatistics]],
         collectors: list[Collector],
     ) -> None:
         def audit_readings() -> AuditReadings:
-            now = audit.statistics()
-            return AuditReadings(now.queued, now.spool_bytes, now.dropped)
+            now = trail.statistics()
+            return AuditReadings(now.queued, now.spool_bytes, now.dropped, now.ships, now.shipped, now.lag_seconds)
 
         def bundles() -> list[BundleReading]:
             return [BundleReading(it.name, it.revision or it.digest, bool(it.error)) for it in self._states()]

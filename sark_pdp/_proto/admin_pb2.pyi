@@ -87,15 +87,21 @@ class Cache(_message.Message):
     def __init__(self, name: _Optional[str] = ..., entries: _Optional[int] = ..., capacity: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ...) -> None: ...
 
 class AuditTrail(_message.Message):
-    __slots__ = ("source", "sequence", "queued", "spool_bytes", "dropped")
+    __slots__ = ("source", "sequence", "queued", "spool_bytes", "dropped", "ships", "shipped", "lag_seconds")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     SPOOL_BYTES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    SHIPS_FIELD_NUMBER: _ClassVar[int]
+    SHIPPED_FIELD_NUMBER: _ClassVar[int]
+    LAG_SECONDS_FIELD_NUMBER: _ClassVar[int]
     source: str
     sequence: int
     queued: int
     spool_bytes: int
     dropped: int
-    def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ..., queued: _Optional[int] = ..., spool_bytes: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
+    ships: bool
+    shipped: int
+    lag_seconds: float
+    def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ..., queued: _Optional[int] = ..., spool_bytes: _Optional[int] = ..., dropped: _Optional[int] = ..., ships: _Optional[bool] = ..., shipped: _Optional[int] = ..., lag_seconds: _Optional[float] = ...) -> None: ...

@@ -47,15 +47,18 @@ def _keyless(previous: bytes, payload: bytes) -> bytes:
     return hashlib.blake2b(previous + payload, digest_size=32).digest()
 
 
-def read_key(path: Path) -> bytes:
-    """The key in a file: its bytes without a line end; raises StartError for an unreadable or a short one."""
+def read_key(path: Path, kind: str = "chain") -> bytes:
+    """The key in a file: its bytes without a line end; raises StartError for an unreadable or a short one.
+
+    `kind` is what the error calls it.
+    """
     try:
         key = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise StartError(f"The chain key file {path} cannot be read: {error.strerror}") from error
+        raise StartError(f"The {kind} key file {path} cannot be read: {error.strerror}") from error
     if len(key) < _SHORTEST_KEY:
         raise StartError(
-            f"The chain key file {path} holds {len(key)} bytes; at least {_SHORTEST_KEY} are needed, as in"
+            f"The {kind} key file {path} holds {len(key)} bytes; at least {_SHORTEST_KEY} are needed, as in"
             f" `openssl rand -hex 32 > {path}`"
         )
     return key

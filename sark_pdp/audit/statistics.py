@@ -21,3 +21,11 @@ class Statistics(Struct, frozen=True):
     spool_max_bytes: int
     problem: str
     """Why nothing is committed at present; empty where all is well."""
+    ships: bool = False
+    """Whether events are shipped to an audit writer."""
+    shipped: int = 0
+    """Events that an audit writer has acknowledged since the start."""
+    lag_seconds: float = 0.0
+    """The age of the oldest event that was sent and is not acknowledged."""
+    shipping_problem: str = ""
+    """Why nothing is shipped at present; empty where all is well."""

@@ -53,13 +53,15 @@ def _show(answer: GetStatusResponse) -> None:
         asked = cache.hits + cache.misses
         rate = f"{cache.hits / asked:.1%}" if asked else "-"
         caches.add_row(cache.name, *map(_count, (cache.entries, cache.capacity, cache.hits, cache.misses)), rate)
-    audit = table("Audit source", "Committed", "Queued", "Spool", "Dropped")
     trail = answer.audit
+    shipping = ("Shipped", "Lag") if trail.ships else ()
+    audit = table("Audit source", "Committed", "Queued", "Spool", "Dropped", *shipping)
     audit.add_row(
         escape(trail.source) or "off",
         *map(_count, (trail.sequence, trail.queued)),
         f"{trail.spool_bytes / 1024:,.0f} KiB",
         _count(trail.dropped),
+        *((_count(trail.shipped), f"{trail.lag_seconds:,.1f} s") if trail.ships else ()),
     )
     for section in (bundles, caches, audit):
         console.print()

@@ -38,6 +38,12 @@ class AuditReadings(Struct, frozen=True):
     """On disk."""
     dropped: int
     """Events lost since the start."""
+    ships: bool
+    """Whether there is an audit writer."""
+    shipped: int
+    """Events that it acknowledged since the start."""
+    lag_seconds: float
+    """Age of the oldest event that was sent and is not acknowledged."""
 
 
 class Readings(Struct, frozen=True):
@@ -147,7 +153,16 @@ class _Exposition(Collector):
 
     def _audit(self) -> list[Metric]:
         audit = self._readings.audit()
+        shipping = [
+            CounterMetricFamily("sark_audit_shipped", "Events that an audit writer has.", value=audit.shipped),
+            GaugeMetricFamily(
+                "sark_audit_lag_seconds",
+                "Age of the oldest event that was sent to an audit writer and is not acknowledged.",
+                value=audit.lag_seconds,
+            ),
+        ]
         return [
+            *(shipping if audit.ships else ()),
             GaugeMetricFamily("sark_audit_queue_depth", "Events that wait for the spool.", value=audit.queue_depth),
             GaugeMetricFamily("sark_audit_spool_bytes", "Size of the spool on disk.", value=audit.spool_bytes),
             CounterMetricFamily("sark_audit_dropped", "Events that were lost.", value=audit.dropped),

@@ -75,6 +75,9 @@ class GetStatus(NativeMethod):
                 queued=audit.queued,
                 spool_bytes=audit.spool_bytes,
                 dropped=audit.dropped,
+                ships=audit.ships,
+                shipped=audit.shipped,
+                lag_seconds=audit.lag_seconds,
             ),
         ).SerializeToString()
 
@@ -83,8 +86,7 @@ def _problems(readiness: Readiness, bundles: Iterable[BundleState], audit: Stati
     """One sentence each; an operator reads them in this order."""
     problems = [f"Not serving: {readiness.problem}."] if readiness.problem else []
     problems += [f"Bundle {bundle.name} is not activated: {bundle.error}." for bundle in bundles if bundle.error]
-    if audit.problem:
-        problems.append(f"{audit.problem}.")
+    problems += [f"{problem}." for problem in (audit.problem, audit.shipping_problem) if problem]
     if audit.dropped:
         problems.append(f"{audit.dropped} audit events were dropped since the start.")
     return problems

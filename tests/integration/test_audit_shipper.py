@@ -342,6 +342,7 @@ def test_a_writer_that_somebody_else_vouches_for_gets_nothing(start: Start, cert
     ],
 )
 def test_files_of_no_use_are_named_at_the_start(certificates: Path, files: list[str], named: str) -> None:
+    authority, certificate, key = (certificates / file for file in files)
+    tls = WriterTls(authority, certificate, key)
     with pytest.raises(StartError, match=named):
-        authority, certificate, key = (certificates / file for file in files)
-        Uplink(["127.0.0.1:1"], WriterTls(authority, certificate, key))
+        Uplink(["127.0.0.1:1"], tls)

@@ -21,7 +21,7 @@ from sark_pdp.observability.metrics import EVALUATION_BUCKETS, FrontReadings, Me
 READINGS = Readings(
     stores=lambda: [StoreStatistics("l1", entries=3, capacity=10, hits=5, misses=7)],
     bundles=lambda: [BundleReading("default", "r1", failing=False)],
-    audit=lambda: AuditReadings(queue_depth=2, spool_bytes=4096, dropped=1),
+    audit=lambda: AuditReadings(2, 4096, 1, ships=True, shipped=9, lag_seconds=1.5),
 )
 
 
@@ -109,6 +109,8 @@ def test_every_metric_is_exposed_under_its_name() -> None:
         ("sark_audit_queue_depth", {}, 2),
         ("sark_audit_spool_bytes", {}, 4096),
         ("sark_audit_dropped_total", {}, 1),
+        ("sark_audit_shipped_total", {}, 9),
+        ("sark_audit_lag_seconds", {}, 1.5),
     ]
     assert [(name, labels, scraped(everything, name, **labels)) for name, labels, _ in expected] == expected
     assert scraped(everything, "process_resident_memory_bytes") is not None
