@@ -3,6 +3,8 @@
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from sark_pdp.cache.choice import Choice
 from sark_pdp.cache.generations import LocalGenerations
 from sark_pdp.cache.keyring import Keyring
@@ -71,8 +73,10 @@ class Caches:
 
     def statistics(self) -> list[StoreStatistics]:
         """Of the tiers, now."""
-        tiers = (self._decider, self._verdicts)
-        return [tier.statistics() for tier in tiers if tier is not None]
+        found = [] if self._decider is None else [self._decider.statistics()]
+        if self._verdicts is not None:
+            found.append(replace(self._verdicts.statistics(), notes=tuple(self._notes())))
+        return found
 
     def problems(self) -> list[str]:
         """For operators: sentences without their full stops."""
@@ -83,8 +87,7 @@ class Caches:
             found.append(self._channel.problem[:1].upper() + self._channel.problem[1:])
         return found
 
-    def notes(self) -> list[str]:
-        """What is not wrong, but worth knowing of L2."""
+    def _notes(self) -> list[str]:
         if self._link is None:
             return []
         costs = [] if self._verdicts is None else self._verdicts.costs()

@@ -59,8 +59,11 @@ class StoreStatistics(Struct, frozen=True):
     name: str
     entries: int
     capacity: int
+    """Zero where what it holds is elsewhere, and `entries` is not known."""
     hits: int
     misses: int
+    notes: tuple[str, ...] = ()
+    """What is worth knowing of it: sentences without their full stops."""
 
 
 class DecisionStore(Protocol):

@@ -73,18 +73,20 @@ class Bundle(_message.Message):
     def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., digest: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Cache(_message.Message):
-    __slots__ = ("name", "entries", "capacity", "hits", "misses")
+    __slots__ = ("name", "entries", "capacity", "hits", "misses", "notes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
     HITS_FIELD_NUMBER: _ClassVar[int]
     MISSES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     entries: int
     capacity: int
     hits: int
     misses: int
-    def __init__(self, name: _Optional[str] = ..., entries: _Optional[int] = ..., capacity: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., entries: _Optional[int] = ..., capacity: _Optional[int] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditTrail(_message.Message):
     __slots__ = ("source", "sequence", "queued", "spool_bytes", "dropped", "ships", "shipped", "lag_seconds")

@@ -52,7 +52,8 @@ def _show(answer: GetStatusResponse) -> None:
     for cache in answer.caches:
         asked = cache.hits + cache.misses
         rate = f"{cache.hits / asked:.1%}" if asked else "-"
-        caches.add_row(cache.name, *map(_count, (cache.entries, cache.capacity, cache.hits, cache.misses)), rate)
+        held = map(_count, (cache.entries, cache.capacity)) if cache.capacity else ("-", "-")
+        caches.add_row(cache.name, *held, *map(_count, (cache.hits, cache.misses)), rate)
     trail = answer.audit
     shipping = ("Shipped", "Lag") if trail.ships else ()
     audit = table("Audit source", "Committed", "Queued", "Spool", "Dropped", *shipping)
@@ -66,6 +67,9 @@ def _show(answer: GetStatusResponse) -> None:
     for section in (bundles, caches, audit):
         console.print()
         console.print(section)
+    for cache in answer.caches:
+        for note in cache.notes:
+            console.print(f"\n{cache.name}: {escape(note)}", soft_wrap=True)
     for problem in answer.problems:
         console.print(f"\n[red]{escape(problem)}[/]", soft_wrap=True)
 

@@ -145,7 +145,8 @@ class _Exposition(Collector):
         for store in self._readings.stores():
             hits.add_metric([store.name], store.hits)
             misses.add_metric([store.name], store.misses)
-            entries.add_metric([store.name], store.entries)
+            if store.capacity:
+                entries.add_metric([store.name], store.entries)
         return [hits, misses, entries]
 
     def _bundles(self) -> list[Metric]:

@@ -66,7 +66,14 @@ class GetStatus(NativeMethod):
             bundles=[_told(state) for state in bundles],
             problems=[*_problems(sources.readiness, bundles, audit), *(f"{text}." for text in sources.warnings())],
             caches=[
-                Cache(name=s.name, entries=s.entries, capacity=s.capacity, hits=s.hits, misses=s.misses)
+                Cache(
+                    name=s.name,
+                    entries=s.entries,
+                    capacity=s.capacity,
+                    hits=s.hits,
+                    misses=s.misses,
+                    notes=[f"{note}." for note in s.notes],
+                )
                 for s in sources.stores()
             ],
             audit=AuditTrail(
