@@ -4,9 +4,10 @@
 or more.
 
 Each sidecar is a `sark-pdp serve` of its own. In each round all of them answer a question of a new user from L1. Then
-one of them, another each time, is told to invalidate the user, and all are asked, in turns, until each has answered
-from elsewhere. The time begins before `Invalidate` is called and ends when the last new answer is there: it holds the
-calls of the script as well. Another user's answer should still come from L1 of every sidecar; it is counted.
+one of them, another each time, is told to invalidate the user, and all are asked at once, again and again, until each
+has answered from elsewhere. The time begins before `Invalidate` is called and ends when the last new answer is there:
+it holds the calls of the script as well. Another user's answer should still come from L1 of every sidecar; it is
+counted.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -58,15 +59,20 @@ class Sidecar:
             response_deserializer=InvalidateResponse.FromString,
         )
 
-    def from_l1(self, question: bytes) -> bool:
-        """Whether the answer comes from L1."""
-        answer: CheckResponse = self._check(question, timeout=_PATIENCE)
-        return answer.tier == TIER_L1
+    def ask(self, question: bytes) -> Any:
+        """A future of the answer."""
+        return self._check.future(question, timeout=_PATIENCE)
 
     def invalidate(self, user: str) -> bool:
         """Whether every process hears of it."""
         answer: InvalidateResponse = self._invalidate(InvalidateRequest(user_id=user), timeout=_PATIENCE)
         return answer.shared
+
+
+def _from_l1(sidecars: Iterable[Sidecar], question: bytes) -> list[Sidecar]:
+    """All are asked at the same time; those that answer from L1."""
+    asked = [(sidecar, sidecar.ask(question)) for sidecar in sidecars]
+    return [sidecar for sidecar, answer in asked if answer.result().tier == TIER_L1]
 
 
 def measure(sidecars: Sequence[Sidecar], round_: int) -> tuple[float, float, int]:
@@ -75,28 +81,23 @@ def measure(sidecars: Sequence[Sidecar], round_: int) -> tuple[float, float, int
     And how many have forgotten the answer of another user: none, unless Redis did not answer them in time meanwhile.
     """
     affected, unaffected = _question(f"ada-{round_}"), _question(f"bob-{round_}")
-    for sidecar in sidecars:
-        for question in (affected, unaffected):
-            _until(lambda sidecar=sidecar, question=question: sidecar.from_l1(question), "nothing is kept in L1")
+    for question in (affected, unaffected):
+        deadline = time.monotonic() + _PATIENCE
+        while len(_from_l1(sidecars, question)) < len(sidecars):
+            if time.monotonic() > deadline:
+                raise SystemExit("the sidecars do not keep answers in L1")
     began = time.monotonic()
     if not sidecars[round_ % len(sidecars)].invalidate(f"ada-{round_}"):
         raise SystemExit("an invalidation was not shared: Redis was away")
     told = time.monotonic()
     waiting = list(sidecars)
     while waiting:
-        waiting = [sidecar for sidecar in waiting if sidecar.from_l1(affected)]
+        waiting = _from_l1(waiting, affected)
         if time.monotonic() - began > _PATIENCE:
             raise SystemExit(f"{len(waiting)} sidecars still answer from L1 after {_PATIENCE:g} s")
     ended = time.monotonic()
-    forgotten = sum(not sidecar.from_l1(unaffected) for sidecar in sidecars)
+    forgotten = len(sidecars) - len(_from_l1(sidecars, unaffected))
     return 1000 * (told - began), 1000 * (ended - began), forgotten
-
-
-def _until(condition: Any, problem: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(problem)
 
 
 def main() -> None:
