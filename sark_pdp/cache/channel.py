@@ -17,7 +17,8 @@ import hiredis
 from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from sark_pdp.cache.redis_generations import InvalidationError, Link, RedisGenerations, subjects_in
+from sark_pdp.cache.generation_commands import InvalidationError, subjects_in
+from sark_pdp.cache.redis_generations import Link, RedisGenerations
 from sark_pdp.model import Seconds
 from sark_pdp.observability.instruments import Counter
 
@@ -117,7 +118,7 @@ class Channel:
             self._sent.clear()
             self._subscribed = 0
             sock.settimeout(_INTERVAL)
-            subscribe: tuple[Any, ...] = ("SUBSCRIBE", self._generations.channel, self._own)
+            subscribe: tuple[Any, ...] = ("SUBSCRIBE", self._generations.commands.channel, self._own)
             sock.sendall(hiredis.pack_command(subscribe))
             self._hear(sock)
         finally:

@@ -9,30 +9,18 @@ invalidations may have been lost, nothing that was kept before is found again.
 """
 
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
+from time import monotonic, sleep
 from typing import Any, Final, Protocol
 
-import msgspec
-
-from sark_pdp.cache.generations import CAPACITY, GENERATION_BYTES, KeyParts, LocalGenerations, new_generation
+from sark_pdp.cache.generation_commands import Command, Commands, mixed
+from sark_pdp.cache.generations import CAPACITY, KeyParts, LocalGenerations, new_generation
 from sark_pdp.cache.subjects import ALL
-from sark_pdp.errors import SarkError
 from sark_pdp.model import Document, Entrypoint, Seconds
 
-_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
-"""Of a generation in Redis: longer than anything lives that is kept under one. A lost one is only a new one."""
 _PAUSES: Final = (0.005, 0.02, 0.05, 0.1, 0.2)
 """Seconds before each further attempt to tell Redis of an invalidation."""
 _NEVER: Final = float("-inf")
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[bytes]).decode
-
-
-class InvalidationError(SarkError):
-    """A message on the channel of invalidations is none."""
 
 
 class Link(Protocol):
@@ -42,7 +30,7 @@ class Link(Protocol):
     def run_id(self) -> bytes | None:
         """Of the server that is asked now; None while there is none."""
 
-    def execute(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Any] | None:
+    def execute(self, commands: Sequence[Command]) -> list[Any] | None:
         """The replies, in one round trip of bounded time; None where Redis is not to be had."""
 
 
@@ -67,9 +55,8 @@ class RedisGenerations:
 
     def __init__(self, link: Link, prefix: str, ttl: Seconds, capacity: int = CAPACITY) -> None:
         """`ttl`: how long one that was read is used before it is read again."""
-        self.channel = f"{prefix}:invalidations".encode()
-        """What invalidations are published on: a list of subjects in MessagePack."""
-        self._link, self._key_prefix, self._ttl, self._capacity = link, f"{prefix}:generation:", ttl, capacity
+        self.commands = Commands(prefix)
+        self._link, self._ttl, self._capacity = link, ttl, capacity
         self._lock = threading.Lock()
         self._held: dict[str, tuple[bytes, float]] = {}
         self._parts = KeyParts(self._held.get)
@@ -84,11 +71,11 @@ class RedisGenerations:
     @property
     def trusted(self) -> bool:
         """Whether it is proved that invalidations are heard."""
-        return time.monotonic() < self._trusted_until
+        return monotonic() < self._trusted_until
 
     def known(self, entrypoint: Entrypoint, projected: Document, key: bytes) -> bytes | None:
         """What goes into the key, where that is known and trusted."""
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._trusted_until:
             away = self._away
             return None if away is None else away.known(entrypoint, projected, key)
@@ -98,7 +85,7 @@ class RedisGenerations:
 
     def known_of(self, subjects: Sequence[str]) -> list[bytes] | None:
         """The generation of each, where all are known and trusted."""
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._trusted_until:
             away = self._away
             return None if away is None else away.known_of(subjects)
@@ -135,12 +122,12 @@ class RedisGenerations:
         with self._lock:
             # Before Redis is asked: it may do as it is told and not live to say so.
             self._owe(owed)
-        shared = self._link.execute(self._telling(owed)) is not None
+        shared = self._link.execute(self.commands.tell(owed)) is not None
         self.heard(subjects)
         for pause in () if shared else _PAUSES:
             # A request would not wait for a Redis that is slow for a moment; whoever invalidates does.
-            time.sleep(pause)
-            shared = self._link.execute(self._telling(owed)) is not None
+            sleep(pause)
+            shared = self._link.execute(self.commands.tell(owed)) is not None
             if shared:
                 break
         with self._lock:
@@ -152,7 +139,7 @@ class RedisGenerations:
     def deliver(self) -> None:
         """Tells Redis what it has not heard of yet. Called now and then, for nobody may ask."""
         owed = dict(self._owed)
-        if owed and self._link.execute(self._telling(owed)) is not None:
+        if owed and self._link.execute(self.commands.tell(owed)) is not None:
             with self._lock:
                 self._paid(owed)
                 self._forget(owed)
@@ -170,7 +157,7 @@ class RedisGenerations:
     def trust(self, until: float) -> None:
         """All that was published is heard: what is held counts until this point of `time.monotonic()`."""
         with self._lock:
-            if time.monotonic() >= self._trusted_until:
+            if monotonic() >= self._trusted_until:
                 self._start_over()
             self._away = None
             self._trusted_until = max(self._trusted_until, until)
@@ -190,7 +177,7 @@ class RedisGenerations:
 
     def _read(self, subjects: Mapping[str, None], left: float = 0.0) -> dict[str, bytes] | None:
         """The generation of each; None where Redis is not to be had. What is good for `left` seconds is not asked."""
-        began = time.monotonic()
+        began = monotonic()
         with self._lock:
             trusted = began < self._trusted_until
             held = self._good(subjects, began + left) if trusted else {}
@@ -202,9 +189,8 @@ class RedisGenerations:
             reading = _Read(self._epoch if trusted else None)
             self._reads.add(reading)
         run_id = self._link.run_id
-        telling = self._telling(owed) if owed else []
-        making = [self._set(subject, new_generation(), "NX") for subject in made]
-        replies = self._link.execute([*telling, *making, ("MGET", *map(self._key, missing))])
+        telling = self.commands.tell(owed) if owed else []
+        replies = self._link.execute([*telling, *self.commands.make(made), self.commands.read(missing)])
         with self._lock:
             self._reads.remove(reading)
             if replies is None or run_id is None or run_id != self._link.run_id:
@@ -229,7 +215,7 @@ class RedisGenerations:
                 self._existing.discard(subject)
                 taken[subject] = new_generation()
                 continue
-            taken[subject] = generation = _mixed(stored, run_id)
+            taken[subject] = generation = mixed(stored, run_id)
             if len(self._existing) >= self._capacity:
                 self._existing.clear()
             self._existing.add(subject)
@@ -278,32 +264,3 @@ class RedisGenerations:
             if self._away is None:
                 self._away = LocalGenerations(self._capacity)
             return self._away
-
-    def _telling(self, owed: Iterable[str]) -> list[tuple[bytes | str | int, ...]]:
-        # Several may tell of the same invalidation, the last one late: each makes a generation that never was.
-        told = [self._set(subject, new_generation()) for subject in owed]
-        return [*told, ("PUBLISH", self.channel, _encode([*map(_bytes_of, owed)]))]
-
-    def _set(self, subject: str, generation: bytes, *condition: str) -> tuple[bytes | str | int, ...]:
-        return ("SET", self._key(subject), generation, *condition, "PX", _LIFETIME_MS)
-
-    def _key(self, subject: str) -> bytes:
-        return _bytes_of(self._key_prefix + subject)
-
-
-def _bytes_of(text: str) -> bytes:
-    # A document may hold half of a surrogate pair.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def subjects_in(message: bytes) -> list[str]:
-    """Those of a message of `RedisGenerations.channel`. Raises InvalidationError for anything else."""
-    try:
-        return [each.decode("utf-8", "surrogatepass") for each in _decode(message)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidationError("the message is no list of subjects") from error
-
-
-def _mixed(stored: bytes, run_id: bytes) -> bytes:
-    """16 bytes, whatever somebody may have put there."""
-    return blake2b(stored, digest_size=GENERATION_BYTES, key=run_id[:64]).digest()
