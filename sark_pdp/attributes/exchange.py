@@ -14,6 +14,7 @@ from psycopg import pq
 
 from sark_pdp.model import Deadline
 
+_DONE = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 _MOST_STATEMENTS = 64
 """That stay prepared on a connection; there are not that many."""
 
@@ -42,6 +43,8 @@ class PreparingConnection(psycopg.Connection[Any]):
     def __init__(self, pgconn: pq.abc.PGconn, row_factory: Any = psycopg.rows.tuple_row) -> None:
         super().__init__(pgconn, row_factory)
         self.prepared: dict[bytes, bytes] = {}
+        self.readable = select.poll()
+        self.readable.register(pgconn.socket, select.POLLIN)
 
 
 def exchange(
@@ -57,11 +60,11 @@ def exchange(
         if name is None:
             name = b"sark%d" % len(connection.prepared)
             pgconn.send_prepare(name, statement)
-            _result(pgconn, deadline)
+            _result(connection, deadline)
             if len(connection.prepared) < _MOST_STATEMENTS:
                 connection.prepared[statement] = name
         pgconn.send_query_prepared(name, arrays)
-        result = _result(pgconn, deadline)
+        result = _result(connection, deadline)
         return [result.get_value(row, 0) or b"" for row in range(result.ntuples)]
     except psycopg.Error as error:
         connection.close()
@@ -71,29 +74,34 @@ def exchange(
         raise
 
 
-def _result(pgconn: pq.abc.PGconn, deadline: Deadline) -> pq.abc.PGresult:
-    poller = select.poll()
-    poller.register(pgconn.socket, select.POLLIN | select.POLLOUT)
-    while pgconn.flush():
-        _wait(poller, deadline)
-        pgconn.consume_input()
-    poller.modify(pgconn.socket, select.POLLIN)
-    results = []
+def _result(connection: PreparingConnection, deadline: Deadline) -> pq.abc.PGresult:
+    pgconn = connection.pgconn
+    if pgconn.flush():
+        _flush(pgconn, deadline)
+    found = None
     while True:
         while pgconn.is_busy():
-            _wait(poller, deadline)
+            _wait(connection.readable, deadline)
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:
             break
-        results.append(result)
-    if not results:
-        raise ExchangeError("the connection gave no result", "")
-    for result in results:
-        if result.status not in {pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK}:
+        if result.status not in _DONE:
             sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
             raise ExchangeError(result.error_message.decode("utf-8", "replace").strip(), sqlstate.decode())
-    return results[-1]
+        found = result
+    if found is None:
+        raise ExchangeError("the connection gave no result", "")
+    return found
+
+
+def _flush(pgconn: pq.abc.PGconn, deadline: Deadline) -> None:
+    either = select.poll()
+    either.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    while pgconn.flush():
+        _wait(either, deadline)
+        # A server that talks before it listens on is heard, or both would wait.
+        pgconn.consume_input()
 
 
 def _wait(poller: select.poll, deadline: Deadline) -> None:

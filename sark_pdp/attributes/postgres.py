@@ -4,8 +4,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,23 +144,25 @@ class PostgresSource:
 
     def _read(self, keys: Collection[RowKey], deadline: Deadline) -> Mapping[RowKey, Sequence[Document]]:
         found: dict[RowKey, list[Document]] = {}
-        with self._connection(deadline) as connection:
+        connection = self._lend(deadline)
+        try:
             types = self._id_types or self._read_id_types(connection, deadline)
             for question in questions(key for key in keys if can_be(key, types)):
                 found.update(self._ask(connection, question, types, deadline))
+        finally:
+            self._take_back(connection)
         return found
 
-    @contextmanager
-    def _connection(self, deadline: Deadline) -> Iterator[PreparingConnection]:
+    def _lend(self, deadline: Deadline) -> PreparingConnection:
         connection = self._pool.getconn(max(deadline - time.monotonic(), 0.0))
         with self._lock:
             self._lent += 1
-        try:
-            yield connection
-        finally:
-            with self._lock:
-                self._lent -= 1
-            self._pool.putconn(connection)
+        return connection
+
+    def _take_back(self, connection: PreparingConnection) -> None:
+        with self._lock:
+            self._lent -= 1
+        self._pool.putconn(connection)
 
     def _ask(
         self, connection: PreparingConnection, question: Question, types: IdTypes, deadline: Deadline
@@ -199,8 +200,11 @@ class PostgresSource:
     def _look(self) -> None:
         deadline = Deadline(time.monotonic() + self._options.timeout)
         try:
-            with self._connection(deadline) as connection:
+            connection = self._lend(deadline)
+            try:
                 self._read_id_types(connection, deadline)
+            finally:
+                self._take_back(connection)
         except ExchangeError as error:
             self._set_away(str(error))
         except ExchangeTimeoutError:

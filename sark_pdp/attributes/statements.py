@@ -44,14 +44,15 @@ def questions(keys: Iterable[RowKey]) -> list[Question]:
     by_kind: dict[str, list[RowKey]] = {}
     for key in keys:
         by_kind.setdefault(key[0], []).append(key)
-    asked = []
-    for view in (USERS, TOOLS, SERVERS):
-        kinds = tuple(kind for kind in _KINDS if _KINDS[kind] is view and kind in by_kind)
-        if kinds:
-            every = tuple(key for kind in kinds for key in by_kind[kind])
-            arrays = tuple(array for kind in kinds for array in zip(*(key[1:] for key in by_kind[kind]), strict=True))
-            asked.append(Question(view, kinds, arrays, every))
-    return asked
+    views = {_KINDS[kind].name: _KINDS[kind] for kind in by_kind}
+    return [_question(view, by_kind) for view in views.values()]
+
+
+def _question(view: View, by_kind: Mapping[str, list[RowKey]]) -> Question:
+    kinds = tuple(kind for kind in _KINDS if kind in by_kind and _KINDS[kind] is view)
+    every = tuple(key for kind in kinds for key in by_kind[kind])
+    arrays = tuple(array for kind in kinds for array in zip(*(key[1:] for key in by_kind[kind]), strict=True))
+    return Question(view, kinds, arrays, every)
 
 
 @cache
