@@ -342,3 +342,11 @@ def test_closing_does_not_wait_for_a_redis_that_hangs(redis_proxy: RedisProxy) -
     assert link.execute([("PING",)]) is None
     redis_proxy.stalled = False
     until(lambda: "redis_link" not in {thread.name for thread in threading.enumerate() if thread is link._thread})
+
+
+def test_a_server_with_the_recommended_settings_has_no_problem(make_link: MakeLink, start_redis: StartRedis) -> None:
+    recommended = Path(__file__).parents[2] / "docs" / "redis.conf"
+    server = start_redis("--include", str(recommended))
+    assert server.ask("CONFIG", "GET", "tcp-backlog") == {"tcp-backlog": "4096"}
+    link = make_link(server.url)
+    assert (link.problems(), link.notes()) == ([], [])
