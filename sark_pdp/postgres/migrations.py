@@ -83,10 +83,7 @@ def read_migrations(part: str, folder: Traversable) -> list[Migration]:
 
 def pending(connection: psycopg.Connection, migrations: Sequence[Migration]) -> list[Migration]:
     """Those that `migrate` would apply now, in this order; it changes nothing. Raises DatabaseError as that does."""
-    if connection.execute("SELECT to_regclass('sark_pdp.migrations') IS NULL").fetchone() == (True,):
-        return list(migrations)
-    rows = connection.execute("SELECT part, version, name, digest FROM sark_pdp.migrations").fetchall()
-    recorded = {(part, version, name): digest for part, version, name, digest in rows}
+    recorded = _recorded(connection)
     known = {(it.part, it.version) for it in migrations}
     parts = {it.part for it in migrations}
     for part, version, name in recorded:
@@ -95,6 +92,17 @@ def pending(connection: psycopg.Connection, migrations: Sequence[Migration]) -> 
                 f"the database was migrated by a newer program, for it has {part} {version:04d} {name}; use that one"
             )
     return [it for it in migrations if _is_pending(it, recorded.get((it.part, it.version, it.name)))]
+
+
+def _recorded(connection: psycopg.Connection) -> dict[tuple[str, int, str], str]:
+    """The digest of what was applied, by part, version and name."""
+    try:
+        if connection.execute("SELECT to_regclass('sark_pdp.migrations') IS NULL").fetchone() == (True,):
+            return {}
+        rows = connection.execute("SELECT part, version, name, digest FROM sark_pdp.migrations").fetchall()
+    except psycopg.Error as error:
+        raise database_error("the record of migrations cannot be read", error) from error
+    return {(part, version, name): digest for part, version, name, digest in rows}
 
 
 def _is_pending(migration: Migration, recorded: str | None) -> bool:
@@ -114,12 +122,13 @@ def migrate(connection: psycopg.Connection, migrations: Sequence[Migration]) -> 
     Raises DatabaseError: what was applied before stays, and what failed left nothing.
     """
     with _lock(connection):
-        try:
-            if pending(connection, migrations):
+        todo = pending(connection, migrations)
+        if todo:
+            try:
                 connection.execute(_HISTORY.encode())
-        except psycopg.Error as error:
-            raise database_error("the record of migrations cannot be kept", error) from error
-        for migration in pending(connection, migrations):
+            except psycopg.Error as error:
+                raise database_error("the record of migrations cannot be kept", error) from error
+        for migration in todo:
             yield _apply(connection, migration)
 
 

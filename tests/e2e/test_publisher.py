@@ -10,13 +10,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 
-from sark_pdp.cli import main
 from sark_pdp.client import Client
 from sark_pdp.client.answers import Answer
 from tests.fix_bundles import until
 from tests.fix_redis import RedisProcess
+from tests.fix_registry import add_rows
 from tests.fix_serve import Serve, free_port
 
 PATIENCE = 60.0
@@ -70,13 +69,9 @@ def mac_key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def filled(database: str) -> str:
+def filled(registry: str) -> str:
     """The DSN of a registry with the rows above."""
-    result = CliRunner().invoke(main, ["db", "migrate", "--registry", "--dsn", database])
-    assert result.exit_code == 0, result.stderr
-    with psycopg.connect(database) as connection:
-        connection.execute(ROWS.encode())
-    return database
+    return add_rows(registry, ROWS)
 
 
 @pytest.fixture

@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 
 from sark_pdp.attributes.registry.triggers import CHANNEL
 from sark_pdp.cache.redis_connection import RedisServer
 from sark_pdp.cache.redis_generations import RedisGenerations
 from sark_pdp.cache.redis_link import RedisLink
 from sark_pdp.cache.subjects import ATTRIBUTES, named, server, tool, user
-from sark_pdp.cli import main
 from sark_pdp.model import Seconds
 from sark_pdp.publisher.listening import Listening
 from sark_pdp.publisher.metrics import PublisherMetrics
@@ -20,7 +18,7 @@ from sark_pdp.publisher.publisher import Publisher
 from tests.fix_bundles import until
 from tests.fix_postgres import PostgresServer, StartPostgres
 from tests.fix_redis import RedisProcess, RedisProxy
-from tests.integration.test_registry_changes import REGISTRY
+from tests.fix_registry import add_rows, migrated
 
 EVERYTHING = (
     *(ATTRIBUTES, user("ann"), user("bob"), server("s1"), server("s2")),
@@ -29,19 +27,6 @@ EVERYTHING = (
 CONNECTION = (
     "SELECT pid FROM pg_stat_activity WHERE application_name = 'sark-pdp publisher' AND datname = current_database()"
 )
-
-
-def migrated(dsn: str) -> str:
-    result = CliRunner().invoke(main, ["db", "migrate", "--registry", "--dsn", dsn])
-    assert result.exit_code == 0, result.stderr
-    execute(dsn, REGISTRY)
-    return dsn
-
-
-@pytest.fixture
-def registry(database: str) -> str:
-    """The DSN of a small registry."""
-    return migrated(database)
 
 
 def execute(dsn: str, statement: str) -> list[tuple[object, ...]]:
@@ -92,11 +77,11 @@ Publish = Callable[..., Publisher]
 
 
 @pytest.fixture
-def publish(registry: str, redis_server: RedisProcess, redis_prefix: str, shared: Shared) -> Iterator[Publish]:
+def publish(small_registry: str, redis_server: RedisProcess, redis_prefix: str, shared: Shared) -> Iterator[Publish]:
     """Starts a publisher that is stopped after the test."""
     with contextlib.ExitStack() as running:
 
-        def start(dsn: str = registry, url: str = redis_server.url, **limits: float) -> Publisher:
+        def start(dsn: str = small_registry, url: str = redis_server.url, **limits: float) -> Publisher:
             """`limits` are those of `Listening`."""
             link = RedisLink(RedisServer(url=url), Seconds(10.0))
             link.start()
@@ -110,6 +95,11 @@ def publish(registry: str, redis_server: RedisProcess, redis_prefix: str, shared
             return publisher
 
         yield start
+
+
+def _new_registry(postgres: PostgresServer) -> str:
+    migrated(postgres.dsn())
+    return add_rows(postgres.dsn())
 
 
 def wait_publishing(publisher: Publisher, shared: Shared) -> None:
@@ -135,26 +125,26 @@ CHANGES = {
 }
 
 
-def test_a_change_invalidates_exactly_what_it_is_about(registry: str, shared: Shared, publish: Publish) -> None:
+def test_a_change_invalidates_exactly_what_it_is_about(small_registry: str, shared: Shared, publish: Publish) -> None:
     wait_publishing(publish(), shared)
     for statement, subjects in CHANGES.items():
-        execute(registry, statement)
+        execute(small_registry, statement)
         shared.wait_changed(*subjects)
 
 
 def test_a_change_while_nobody_listened_is_made_good_by_reading_everything_anew(
-    registry: str, shared: Shared, publish: Publish
+    small_registry: str, shared: Shared, publish: Publish
 ) -> None:
     wait_publishing(publish(), shared)
-    [(first,)] = execute(registry, CONNECTION)
+    [(first,)] = execute(small_registry, CONNECTION)
     # In one transaction: the publisher cannot listen again before the change is there.
     execute(
-        registry,
+        small_registry,
         f"SELECT pg_terminate_backend({first}); UPDATE sark_registry.users SET role = 'admin' WHERE id = 'ann'",
     )
     shared.wait_changed(ATTRIBUTES)
 
-    execute(registry, "UPDATE sark_registry.users SET role = 'viewer' WHERE id = 'ann'")
+    execute(small_registry, "UPDATE sark_registry.users SET role = 'viewer' WHERE id = 'ann'")
     shared.wait_changed(user("ann"))
 
 
@@ -162,7 +152,7 @@ def test_a_server_that_says_nothing_any_more_is_noticed(
     start_postgres: StartPostgres, shared: Shared, publish: Publish
 ) -> None:
     postgres = start_postgres()
-    publisher = publish(migrated(postgres.dsn()), ask_every=0.2, patience=1.0)
+    publisher = publish(_new_registry(postgres), ask_every=0.2, patience=1.0)
     wait_publishing(publisher, shared)
 
     postgres.freeze()
@@ -177,7 +167,7 @@ def test_a_server_that_is_away_at_first_is_waited_for(
     start_postgres: StartPostgres, shared: Shared, publish: Publish
 ) -> None:
     postgres: PostgresServer = start_postgres()
-    dsn = migrated(postgres.dsn())
+    dsn = _new_registry(postgres)
     postgres.stop()
     publisher = publish(dsn)
     until(lambda: "cannot be reached" in str(publisher.problem))
@@ -187,13 +177,13 @@ def test_a_server_that_is_away_at_first_is_waited_for(
 
 
 def test_what_redis_did_not_take_is_made_good_when_it_does(
-    registry: str, shared: Shared, publish: Publish, redis_proxy: RedisProxy
+    small_registry: str, shared: Shared, publish: Publish, redis_proxy: RedisProxy
 ) -> None:
     publisher = publish(url=redis_proxy.url)
     wait_publishing(publisher, shared)
 
     redis_proxy.refuse()
-    execute(registry, "UPDATE sark_registry.users SET role = 'admin' WHERE id = 'ann'")
+    execute(small_registry, "UPDATE sark_registry.users SET role = 'admin' WHERE id = 'ann'")
     until(lambda: publisher.problem == "Redis does not take invalidations")
     assert shared.changed() == set()
 
@@ -202,12 +192,12 @@ def test_what_redis_did_not_take_is_made_good_when_it_does(
     until(lambda: publisher.problem is None)
 
 
-def test_of_two_publishers_one_may_go(registry: str, shared: Shared, publish: Publish) -> None:
+def test_of_two_publishers_one_may_go(small_registry: str, shared: Shared, publish: Publish) -> None:
     first, second = publish(), publish()
     until(lambda: first.problem is None and second.problem is None)
     shared.wait_changed(ATTRIBUTES)
     first.close(Seconds(30.0))
 
-    execute(registry, "UPDATE sark_registry.servers SET status = 'inactive' WHERE id = 's1'")
+    execute(small_registry, "UPDATE sark_registry.servers SET status = 'inactive' WHERE id = 's1'")
     shared.wait_changed(server("s1"))
     assert second.problem is None

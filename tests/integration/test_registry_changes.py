@@ -5,21 +5,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 
 from sark_pdp.attributes.registry.triggers import CHANNEL
-from sark_pdp.cli import main
-from tests.integration.test_registry_schema import SARK
-
-REGISTRY = """
-INSERT INTO sark_registry.teams VALUES ('red', 'Red'), ('blue', 'Blue');
-INSERT INTO sark_registry.users (id, email, role) VALUES ('ann', 'ann@x', 'viewer'), ('bob', 'bob@x', 'viewer');
-INSERT INTO sark_registry.team_members VALUES ('ann', 'red');
-INSERT INTO sark_registry.servers (id, name, owner_id, team_id) VALUES
-    ('s1', 'one', 'ann', 'red'), ('s2', 'two', 'bob', 'blue');
-INSERT INTO sark_registry.tools (id, server_id, name, owner) VALUES
-    ('t1', 's1', 'read', 'bob'), ('t2', 's2', 'run', NULL);
-"""
+from tests.fix_registry import SARK, migrated
 
 
 def notified(dsn: str, *statements: str) -> list[dict[str, Any]]:
@@ -39,21 +27,11 @@ def notified(dsn: str, *statements: str) -> list[dict[str, Any]]:
     raise AssertionError("the end was not heard")
 
 
-@pytest.fixture
-def registry(database: str) -> str:
-    """A small registry; its DSN."""
-    result = CliRunner().invoke(main, ["db", "migrate", "--registry", "--dsn", database])
-    assert result.exit_code == 0, result.stderr
-    with psycopg.connect(database) as connection:
-        connection.execute(REGISTRY.encode())
-    return database
-
-
 USER, SERVER = "sark_registry.users", "sark_registry.servers"
 CASES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "a role": (f"UPDATE {USER} SET role = 'admin' WHERE id = 'ann'", [{"kind": "user", "changed": ["ann"]}]),
     "the same role again": (f"UPDATE {USER} SET role = role", []),
-    "what no decision reads": (f"UPDATE {USER} SET updated_at = now() + interval '1 day'", []),
+    "what no decision reads": (f"UPDATE {USER} SET created_at = now() - interval '1 day'", []),
     "a new user": (
         f"INSERT INTO {USER} (id, email, role) VALUES ('eve', 'eve@x', 'viewer')",
         [{"kind": "user", "changed": ["eve"]}],
@@ -107,10 +85,10 @@ CASES: dict[str, tuple[str, list[dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_exactly_what_changed_is_notified(registry: str, name: str) -> None:
+def test_exactly_what_changed_is_notified(small_registry: str, name: str) -> None:
     statement, expected = CASES[name]
 
-    told = notified(registry, statement)
+    told = notified(small_registry, statement)
     assert sorted(map(_in_order, told)) == sorted(map(_in_order, expected))
 
 
@@ -124,41 +102,43 @@ def _insert(number: int) -> str:
     )
 
 
-def test_many_rows_of_one_statement_come_in_several_payloads(registry: str) -> None:
-    told = notified(registry, _insert(1000))
+def test_many_rows_of_one_statement_come_in_several_payloads(small_registry: str) -> None:
+    told = notified(small_registry, _insert(1000))
 
     assert len(told) > 1
     assert sorted(id_ for payload in told for id_ in payload["changed"]) == sorted(f"u{n}" for n in range(1, 1001))
 
 
-def test_very_many_rows_of_one_statement_are_told_of_as_all(registry: str) -> None:
+def test_very_many_rows_of_one_statement_are_told_of_as_all(small_registry: str) -> None:
     statements = (_insert(1001), f"UPDATE {USER} SET role = 'admin'", f"DELETE FROM {USER} WHERE id LIKE 'u%'")
 
-    assert notified(registry, *statements) == [{"kind": "user", "all": True}] * 3
+    assert notified(small_registry, *statements) == [{"kind": "user", "all": True}] * 3
 
 
-def test_an_id_that_no_payload_holds_is_told_of_as_all(registry: str) -> None:
+def test_an_id_that_no_payload_holds_is_told_of_as_all(small_registry: str) -> None:
     long = f"INSERT INTO {USER} (id, email, role) VALUES (repeat('ä', 4000), 'long@x', 'viewer')"
 
-    assert notified(registry, long) == [{"kind": "user", "all": True}]
+    assert notified(small_registry, long) == [{"kind": "user", "all": True}]
 
 
-def test_ids_travel_as_they_are(registry: str) -> None:
+def test_ids_travel_as_they_are(small_registry: str) -> None:
     odd = "a\"b\\c\n'é☃"
     statement = f"INSERT INTO {USER} (id, email, role) VALUES (E'a\"b\\\\c\\n''é☃', 'odd@x', 'viewer')"
 
-    assert notified(registry, statement) == [{"kind": "user", "changed": [odd]}]
+    assert notified(small_registry, statement) == [{"kind": "user", "changed": [odd]}]
 
 
-def test_whoever_may_write_the_tables_needs_no_right_on_the_schema_of_the_triggers(registry: str) -> None:
-    with psycopg.connect(registry, autocommit=True) as connection:
+def test_whoever_may_write_the_tables_needs_no_right_on_the_schema_of_the_triggers(small_registry: str) -> None:
+    with psycopg.connect(small_registry, autocommit=True) as connection:
         role = f"writer_{connection.info.dbname}"
         connection.execute(
             f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA sark_registry TO {role};"
             f"GRANT SELECT, UPDATE ON {USER} TO {role}".encode()
         )
         try:
-            told = notified(registry, f"SET ROLE {role}; UPDATE {USER} SET role = 'admin' WHERE id = 'bob'; RESET ROLE")
+            told = notified(
+                small_registry, f"SET ROLE {role}; UPDATE {USER} SET role = 'admin' WHERE id = 'bob'; RESET ROLE"
+            )
         finally:
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
     assert told == [{"kind": "user", "changed": ["bob"]}]
@@ -167,12 +147,11 @@ def test_whoever_may_write_the_tables_needs_no_right_on_the_schema_of_the_trigge
 def test_tables_of_another_program_notify_where_that_is_asked_for(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(SARK.encode())
-    arguments = ["db", "migrate", "--registry", "--dsn", database]
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    migrated(database)
     change = "UPDATE mcp_servers SET status = 'REGISTERED'"
     assert notified(database, change) == []
 
-    assert CliRunner().invoke(main, [*arguments, "--triggers"]).exit_code == 0
+    migrated(database, "--triggers")
     told = notified(
         database,
         "UPDATE mcp_tools SET invocation_count = invocation_count + 1",

@@ -1,54 +1,19 @@
 """`sark-pdp db migrate --registry`: tables and views on a real PostgreSQL, once, together, and over what is there."""
 
 import threading
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
 from psycopg.conninfo import make_conninfo
 
 import sark_pdp.attributes.registry
 from sark_pdp.attributes.columns import VIEWS
-from sark_pdp.cli import main
 from sark_pdp.errors import DatabaseError
 from sark_pdp.postgres.migrations import Migration, migrate, pending, read_migrations
 from tests.fix_postgres import NewDatabase
-
-SARK = """
-CREATE TYPE sensitivity AS ENUM ('LOW', 'MEDIUM', 'HIGH', 'CRITICAL');
-CREATE TYPE server_status AS ENUM ('REGISTERED', 'ACTIVE');
-CREATE TABLE users (
-    id uuid PRIMARY KEY, email varchar(255) NOT NULL UNIQUE, hashed_password varchar(255), role varchar(50) NOT NULL,
-    is_active boolean NOT NULL, extra_metadata json NOT NULL DEFAULT '{}'
-);
-CREATE TABLE teams (id uuid PRIMARY KEY, name varchar(255) UNIQUE);
-CREATE TABLE user_teams (
-    user_id uuid REFERENCES users ON DELETE CASCADE, team_id uuid REFERENCES teams ON DELETE CASCADE
-);
-CREATE TABLE mcp_servers (
-    id uuid PRIMARY KEY, name varchar(255) NOT NULL, sensitivity_level sensitivity NOT NULL,
-    status server_status NOT NULL, owner_id uuid REFERENCES users ON DELETE SET NULL,
-    team_id uuid REFERENCES teams ON DELETE SET NULL, tags json NOT NULL DEFAULT '[]'
-);
-CREATE TABLE mcp_tools (
-    id uuid PRIMARY KEY, server_id uuid NOT NULL REFERENCES mcp_servers ON DELETE CASCADE, name varchar(255) NOT NULL,
-    sensitivity_level sensitivity NOT NULL, managers json, invocation_count integer NOT NULL DEFAULT 0
-);
-INSERT INTO users VALUES ('10000000-0000-0000-0000-000000000001', 'ann@example.com', 'secret', 'developer', true);
-INSERT INTO teams VALUES ('20000000-0000-0000-0000-000000000002', 'payments');
-INSERT INTO user_teams VALUES ('10000000-0000-0000-0000-000000000001', '20000000-0000-0000-0000-000000000002');
-INSERT INTO mcp_servers VALUES (
-    '30000000-0000-0000-0000-000000000003', 'files', 'HIGH', 'ACTIVE', '10000000-0000-0000-0000-000000000001',
-    '20000000-0000-0000-0000-000000000002'
-);
-INSERT INTO mcp_tools VALUES (
-    '40000000-0000-0000-0000-000000000004', '30000000-0000-0000-0000-000000000003', 'read_file', 'LOW', '["ann", "bob"]'
-);
-"""
-"""What SARK's own tables look like, as far as it matters, with a row in each."""
+from tests.fix_registry import SARK, db, migrated
 
 CATALOGUE = """
 SELECT relname, relkind::text, attname, format_type(atttypid, atttypmod), relacl::text, relowner, reltuples,
@@ -56,16 +21,6 @@ SELECT relname, relkind::text, attname, format_type(atttypid, atttypmod), relacl
     ARRAY(SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = c.oid ORDER BY 1)
 FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid WHERE relnamespace = 'public'::regnamespace ORDER BY 1, 2, 3
 """
-
-
-def run(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
-    return CliRunner().invoke(main, ["db", *arguments], env=dict(env or {}))
-
-
-def migrated(dsn: str, *arguments: str) -> Result:
-    result = run("migrate", "--registry", "--dsn", dsn, *arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
 
 
 def shape(connection: psycopg.Connection) -> dict[str, dict[str, str]]:
@@ -136,7 +91,7 @@ LOOKUPS = {
 def test_what_the_registry_is_asked_has_an_index(database: str) -> None:
     """Sequential scans are made expensive, so that the plan does not depend on how few rows there are."""
     migrated(database)
-    assert run("seed", "--dsn", database, "--servers=300", "--tools=900", "--users=600").exit_code == 0
+    assert db("seed", "--dsn", database, "--servers=300", "--tools=900", "--users=600").exit_code == 0
 
     with psycopg.connect(database) as connection:
         connection.execute("SET enable_seqscan = off")
@@ -271,7 +226,7 @@ def test_views_over_other_tables_follow_columns_that_come_later(database: str) -
 def test_a_part_of_a_registry_is_refused_and_nothing_is_made(database: str, tables: str, says: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(tables.encode())
-        result = run("migrate", "--registry", "--dsn", database)
+        result = db("migrate", "--registry", "--dsn", database)
 
         assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
         assert connection.execute("SELECT to_regnamespace('sark_pdp')").fetchone() == (None,)
@@ -291,11 +246,11 @@ def test_a_password_is_taken_from_a_file_or_the_environment_but_not_from_the_com
     file = tmp_path / "dsn"
     file.write_text(f"{secret}\n")
 
-    typed = run("migrate", "--registry", "--dsn", secret)
+    typed = db("migrate", "--registry", "--dsn", secret)
     assert (typed.exit_code, "--dsn holds a password" in typed.stderr) == (2, True)
     assert "hunter2" not in typed.output
-    assert run("migrate", "--registry", "--dsn-file", str(file)).exit_code == 0
-    assert run("migrate", "--registry", env={"SARK_DB_DSN": secret}).exit_code == 0
+    assert db("migrate", "--registry", "--dsn-file", str(file)).exit_code == 0
+    assert db("migrate", "--registry", SARK_DB_DSN=secret).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -309,9 +264,21 @@ def test_a_password_is_taken_from_a_file_or_the_environment_but_not_from_the_com
     ],
 )
 def test_a_database_that_cannot_be_reached_is_told_of_in_one_line(arguments: tuple[str, ...], says: str) -> None:
-    result = run("migrate", "--registry", *arguments)
+    result = db("migrate", "--registry", *arguments)
 
     assert result.exit_code == 2
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
     assert "hunter2" not in result.output
+
+
+def test_a_user_who_may_not_is_told_so(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        role = f"reader_{connection.info.dbname}"
+        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+        try:
+            result = db("migrate", "--registry", "--dsn", make_conninfo(database, user=role))
+        finally:
+            connection.execute(f"DROP ROLE {role}".encode())
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "the record of migrations cannot be kept: permission denied" in result.stderr

@@ -1,21 +1,22 @@
 """`sark-pdp db seed`: the same rows for the same number, and never over somebody's rows."""
 
-import psycopg
-from click.testing import CliRunner, Result
+import contextlib
+import os
+import subprocess
+from pathlib import Path
 
-from sark_pdp.cli import main
+import psycopg
+from click.testing import Result
+
 from tests.fix_postgres import NewDatabase
+from tests.fix_registry import db, migrated
 
 SIZES = ("--servers=40", "--tools=2500", "--users=1200")
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["db", *arguments])
-
-
 def seeded(dsn: str, *arguments: str) -> Result:
-    assert run("migrate", "--registry", "--dsn", dsn).exit_code == 0
-    return run("seed", "--dsn", dsn, *SIZES, *arguments)
+    migrated(dsn)
+    return db("seed", "--dsn", dsn, *SIZES, *arguments)
 
 
 def content(dsn: str) -> dict[str, str]:
@@ -63,19 +64,35 @@ def test_rows_that_are_there_are_only_replaced_when_it_is_asked_for(database: st
     assert seeded(database).exit_code == 0
     before = content(database)
 
-    refused = run("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0")
+    refused = db("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0")
     assert refused.exit_code == 2
     assert "sark_registry.teams holds rows; give --replace" in refused.stderr
     assert content(database) == before
 
-    assert run("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0", "--replace").exit_code == 0
+    assert db("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0", "--replace").exit_code == 0
     assert content(database)["users"].startswith("1")
 
 
 def test_only_tables_of_this_program_are_filled(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE users (id text)")
-    result = run("seed", "--dsn", database)
+    result = db("seed", "--dsn", database)
 
     assert result.exit_code == 2
     assert "run `sark-pdp db migrate --registry` first" in result.stderr
+
+
+def test_on_a_terminal_bars_show_how_far_it_is(registry: str, sark_pdp: Path) -> None:
+    ours, its = os.openpty()
+    command = [sark_pdp, "db", "seed", "--dsn", registry, *SIZES]
+    with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123 (a descriptor)
+        process = subprocess.Popen(command, stderr=its, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})
+        os.close(its)
+        shown = b""
+        # The terminal of a process that ended cannot be read any more.
+        with contextlib.suppress(OSError):
+            while piece := terminal.read(65536):
+                shown += piece
+        assert process.wait(60) == 0
+    assert b"tools" in shown
+    assert b"100%" in shown

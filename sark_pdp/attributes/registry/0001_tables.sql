@@ -16,8 +16,7 @@ CREATE TABLE sark_registry.users (
     roles text[] NOT NULL DEFAULT '{}',
     permissions text[] NOT NULL DEFAULT '{}',
     active boolean NOT NULL DEFAULT true,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX users_email ON sark_registry.users (email);
 CREATE INDEX users_role_where_active ON sark_registry.users (role) WHERE active;
@@ -40,8 +39,7 @@ CREATE TABLE sark_registry.servers (
         CHECK (sensitivity_level IN ('low', 'medium', 'high', 'critical')),
     status text NOT NULL DEFAULT 'registered'
         CHECK (status IN ('registered', 'active', 'inactive', 'unhealthy', 'decommissioned')),
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX servers_name ON sark_registry.servers (name);
 CREATE INDEX servers_status ON sark_registry.servers (status);
@@ -60,7 +58,6 @@ CREATE TABLE sark_registry.tools (
     team_id text REFERENCES sark_registry.teams ON UPDATE CASCADE ON DELETE SET NULL,
     active boolean NOT NULL DEFAULT true,
     created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (server_id, name)
 );
 CREATE INDEX tools_name ON sark_registry.tools (name);
