@@ -15,8 +15,10 @@ from tests.fix_audit import FakeEntrypoint, new_id
 from tests.fix_engine import a_question as a_request
 from tests.fix_engine import each
 from tests.fix_generations import DECISION, LISTING, Process, StartProcess, a_question, eventually
-from tests.fix_redis import RedisProcess
+from tests.fix_redis import RedisProcess, StartRedis
+from tests.fix_shared import StartSharing
 
+OF_ADA = a_question("ada")
 USERS = [str(number) for number in range(50)]
 
 
@@ -141,3 +143,41 @@ def test_an_evaluation_that_began_before_an_invalidation_is_for_who_asked_before
         assert before.result()[0] is True
     assert one.ask("ada") == (False, Tier.EVALUATED)
     assert one.ask("ada") == (False, Tier.L1)
+
+
+def test_what_is_put_back_by_hand_lives_no_longer_than_it_was_signed_for_nor_past_a_restart(
+    start_process: StartProcess, start_sharing: StartSharing, start_redis: StartRedis
+) -> None:
+    """A former answer with its former generation: whoever can write to Redis can replay, but neither make nor renew."""
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always")
+    process, sharing = start_process(server.url), start_sharing(url=server.url, l2=300.0)
+    process.wait_linked()
+    process.wait_trusted(OF_ADA)
+
+    def ask() -> Decision:
+        # Nothing is known but what Redis tells.
+        decider = CachedDecider(sharing.policy, MemoryStore(10), Seconds(10), process.generations, sharing.shared)
+        return decider.decide(Request(*OF_ADA[:2], "request-1"))
+
+    allowed = ask()
+    eventually(lambda: server.ask("KEYS", "*decision*"), "nothing was written")
+    before = {name: server.ask("GET", name) for name in server.ask("KEYS", "*")}
+    process.generations.invalidate([subjects.user("ada")])
+    sharing.policy.result = {"allow": False}
+    assert ask().verdict.outcome is Outcome.DENY
+
+    def put_back() -> None:
+        for name, value in before.items():
+            server.ask("SET", name, value)
+        process.generations.heard([subjects.user("ada")])
+
+    put_back()
+    replayed = ask()
+    assert (replayed.tier, replayed.verdict) == (Tier.L2, allowed.verdict)
+    ages = [ask().age for _ in range(2)]
+    assert replayed.age < ages[0] < ages[1]
+    former = process.link.run_id
+    server.restart()
+    eventually(lambda: {process.link.run_id, sharing.link.run_id}.isdisjoint({None, former}), "Redis did not come back")
+    put_back()
+    assert ask().verdict.outcome is Outcome.DENY
