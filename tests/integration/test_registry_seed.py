@@ -84,7 +84,7 @@ def test_only_tables_of_this_program_are_filled(database: str) -> None:
 
 def test_on_a_terminal_bars_show_how_far_it_is(registry: str, sark_pdp: Path) -> None:
     ours, its = os.openpty()
-    command = [sark_pdp, "db", "seed", "--dsn", registry, *SIZES]
+    command = [str(sark_pdp), "db", "seed", "--dsn", registry, *SIZES]
     with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123 (a descriptor)
         process = subprocess.Popen(command, stderr=its, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})
         os.close(its)
