@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.registry import Collector
 
 from sark_pdp.addresses import Address, UnixAddress
+from sark_pdp.audit.violations import Violations
 from sark_pdp.caching import Caches
 from sark_pdp.decision.invalidation import Invalidations
 from sark_pdp.decision.service import DecisionService
@@ -150,7 +151,8 @@ class App:
         bundles = self._bundles = self._supplied(policies, Reporter(audit, metrics, self._on_active))
         sources = admin.Sources(self.readiness, bundles.states, stores, trail.statistics, self._warnings)
         administration = admin.methods(sources, bundles.reload, Invalidations(caches.generations, audit).invalidate)
-        self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics)
+        tls = self._tls(Violations(audit))
+        self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics, tls)
         # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
         sys.setswitchinterval(_SWITCH_INTERVAL)
         # What was built so far lives as long as the process: the collector need not look at it again. Policies do not.
@@ -226,10 +228,9 @@ class App:
         self._running.callback(listener.close)
         self.listening["listen.metrics"] = [listener.address]
 
-    def _start_servers(self, decisions: Methods, administration: Methods, metrics: Metrics) -> None:
+    def _start_servers(self, decisions: Methods, administration: Methods, metrics: Metrics, tls: Tls | None) -> None:
         settings, limits = self._settings, self._settings.limits
         grpc_limits = Limits(limits.max_concurrent, limits.in_flight_bytes, limits.max_message_bytes)
-        tls = self._tls()
         make_server = server_kind(settings.transport)
         server = make_server(decisions, grpc_limits, metrics, tls)
         self._running.callback(lambda: server.stop(self._grace()))
@@ -247,11 +248,11 @@ class App:
         server.start()
         admin_server.start()
 
-    def _tls(self) -> Tls | None:
+    def _tls(self, violations: Violations) -> Tls | None:
         tls = self._settings.tls
         if tls.cert_file is None or tls.key_file is None:
             return None
-        return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans)
+        return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans, violations.client_refused)
 
     def _supplied(self, policies: Policies, reporter: Reporter) -> Bundles:
         max_bytes = self._settings.limits.max_bundle_bytes

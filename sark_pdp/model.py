@@ -110,6 +110,8 @@ class Request(Struct, frozen=True):
     """On `time.monotonic()`: when the oldest attribute in the document was read; None where none was."""
     stale: bool = False
     """Whether such an attribute is past its lifetime: what is decided on it must not be kept."""
+    trace_id: str = ""
+    """Of the trace that the call belongs to: 32 hexadecimal digits, or empty."""
 
 
 class Verdict(Struct, frozen=True):

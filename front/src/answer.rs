@@ -103,7 +103,7 @@ pub struct Question {
     pub origin: Origin,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
-    /// None where the method does not read them.
+    /// All where the method reads them, else the trace alone; None where there is none.
     pub pairs: Option<Pairs>,
 }
 

@@ -11,6 +11,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
 use crate::metadata::{BASE64, GRPC, GRPC_ACCEPT_ENCODING, GRPC_ENCODING};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How the messages of a call are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Head<'a> {
     pub encoding: Result<Encoding, Malformed>,
     /// As the caller names itself.
     pub user_agent: Option<&'a HeaderValue>,
+    /// The trace that the call belongs to.
+    pub traceparent: Option<&'a HeaderValue>,
 }
 
 impl<'a> Head<'a> {
@@ -45,6 +48,7 @@ impl<'a> Head<'a> {
         let mut timeout = None;
         let mut encoding = None;
         let mut user_agent = None;
+        let mut traceparent = None;
         for (name, value) in headers {
             let place = if *name == CONTENT_TYPE {
                 &mut content_type
@@ -54,6 +58,8 @@ impl<'a> Head<'a> {
                 &mut timeout
             } else if *name == GRPC_ENCODING {
                 &mut encoding
+            } else if *name == TRACEPARENT {
+                &mut traceparent
             } else {
                 continue;
             };
@@ -68,6 +74,7 @@ impl<'a> Head<'a> {
                 Some(_) => Err(Malformed),
             },
             user_agent,
+            traceparent,
         }
     }
 }
@@ -113,6 +120,12 @@ pub enum Value {
     Text(String),
     /// Of a name that ends in `-bin`.
     Binary(Bytes),
+}
+
+/// The trace alone, for a method that reads nothing else.
+pub fn trace(traceparent: &HeaderValue) -> Option<(String, Value)> {
+    let text = traceparent.to_str().ok()?;
+    Some((TRACEPARENT.as_str().to_owned(), Value::Text(text.to_owned())))
 }
 
 /// The metadata that the caller added, in its order; what neither ASCII nor base64 makes sense of is left out.

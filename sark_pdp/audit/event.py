@@ -43,6 +43,8 @@ _TIERS: Final = ("", "evaluated", "l1", "l2", "stale")
 _LAST_NS = 253_402_300_799_999_999_999
 """Of the year 9999: what RFC 3339 can write."""
 _MICROSECONDS = 1_000_000
+_LARGEST = 8 << 20
+"""Bytes of a payload: more than messages become, but for odd ones, and no more than an audit writer takes."""
 
 
 class Event(Struct, frozen=True, gc=False):
@@ -72,8 +74,8 @@ class Event(Struct, frozen=True, gc=False):
     user_agent: str | None
     request_id: str | None
     details: dict[str, Json]
-    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, peer_uid, what was masked, and input, as the
-    policy saw it."""
+    """Of a decision: reason, tier, age_seconds, latency_ns, action, peer, peer_uid, trace_id, what was erased or
+    masked, and input, as the policy saw it."""
 
 
 class _Details(Struct, frozen=True, gc=False):
@@ -86,6 +88,7 @@ class _Details(Struct, frozen=True, gc=False):
     action: str | UnsetType
     peer: str | UnsetType
     peer_uid: int | UnsetType
+    trace_id: str | UnsetType
     erased: list[str] | UnsetType
     masked: list[str] | UnsetType
     input: Document
@@ -107,10 +110,11 @@ class Payloads:
         """The payload of a record at its place in the source; never raises for what a document holds."""
         event = self._decision(record, sequence) if type(record) is DecisionRecord else self._other(record, sequence)
         try:
-            return self._encode(event)
+            encoded = self._encode(event)
         except (TypeError, ValueError, OverflowError, RecursionError):
             # Lone surrogates, integers of thousands of digits, too deep, or no JSON at all.
-            return self._encode(harmless(event))
+            encoded = self._encode(harmless(event))
+        return encoded if len(encoded) <= _LARGEST else self._encode(_without_details(encoded))
 
     def _decision(self, record: DecisionRecord, sequence: int) -> Event:
         request, decision = record.request, record.decision
@@ -129,6 +133,7 @@ class Payloads:
             UNSET if subjects.action is None else subjects.action,
             origin.identity or UNSET,
             UNSET if origin.uid is None else origin.uid,
+            request.trace_id or UNSET,
             UNSET,
             UNSET,
             projected if plain else {},
@@ -212,6 +217,12 @@ class Payloads:
 
 
 _decoder: Final = msgspec.json.Decoder(Event)
+
+
+def _without_details(payload: bytes) -> Event:
+    event = _decoder.decode(payload)
+    reason = str(event.details.get("reason", ""))[:1000]
+    return replace(event, details={"reason": reason, "left_out": f"details of an event of {len(payload)} bytes"})
 
 
 def event_of(payload: bytes) -> Event:

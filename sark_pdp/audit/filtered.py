@@ -51,6 +51,8 @@ def filtered(record: FilterRecord, mask: Mask, origin: Origin, subjects: Subject
         details["peer"] = origin.identity
     if origin.uid is not None:
         details["peer_uid"] = origin.uid
+    if record.requests[0].trace_id:
+        details["trace_id"] = record.requests[0].trace_id
     told = mask.input({key: value for key, value in common.items() if key != field}, changes)
     if changes.erased:
         details["erased"] = changes.erased

@@ -48,7 +48,7 @@ class FrontServer:
                 "metadata": Metadata,
                 "no_deadline": NO_DEADLINE,
                 "ok": Status.OK,
-                "origin": partial(_origin, () if tls is None else tls.allowed_sans),
+                "origin": partial(_origin, tls),
                 "foreign_peer": FOREIGN_PEER,
                 "failed": _failed,
                 "reloaded": _reloaded,
@@ -160,10 +160,10 @@ def _refusals(method: Method) -> dict[str, object]:
 
 
 def _origin(
-    allowed: tuple[str, ...], address: str, user_agent: str, names: Sequence[str] | None, uid: int | None
+    tls: Tls | None, address: str, user_agent: str, names: Sequence[str] | None, uid: int | None
 ) -> Origin | None:
     """Called once for a connection and a user agent; None where the certificate's names are not allowed."""
-    identity = "" if names is None else peer_identity(names, allowed)
+    identity = "" if names is None or tls is None else peer_identity(names, tls, address)
     return None if identity is None else Origin(address, user_agent, identity, uid)
 
 

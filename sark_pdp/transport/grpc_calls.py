@@ -13,7 +13,8 @@ import grpc
 from sark_pdp.model import NO_DEADLINE, Deadline, Origin
 from sark_pdp.observability.metrics import CallMetrics
 from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, Status, wants_pairs
-from sark_pdp.transport.tls import FOREIGN_PEER, peer_identity
+from sark_pdp.transport.tls import FOREIGN_PEER, Tls, peer_identity
+from sark_pdp.transport.trace import HEADER
 
 _log = logging.getLogger(__name__)
 
@@ -55,15 +56,15 @@ class Calls:
         shed: Callable[[], None],
         load: Load,
         max_message_bytes: int,
-        allowed_sans: tuple[str, ...] | None,
+        tls: Tls | None,
     ) -> None:
-        """`allowed_sans` is None where clients need no certificate."""
+        """`tls` is None where clients need no certificate."""
         self._method = method
         self._metrics = metrics
         self._shed = shed
         self._load = load
         self._max_message_bytes = max_message_bytes
-        self._allowed_sans = allowed_sans
+        self._tls = tls
         self._wants_pairs = wants_pairs(method)
 
     def behaviours(self, kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -172,15 +173,17 @@ class Calls:
         identity: str | None = ""
         peer = context.peer()
         # A Unix socket is guarded by its permissions: there is no TLS on it, and no certificate.
-        if self._allowed_sans is not None and not peer.startswith("unix:"):
-            identity = peer_identity(_sans(context), self._allowed_sans)
+        if self._tls is not None and not peer.startswith("unix:"):
+            identity = peer_identity(_sans(context), self._tls, _origin(peer, "", "").ip_address)
             if identity is None:
                 return None
         remaining = context.time_remaining()
         return Metadata(
             NO_DEADLINE if remaining is None else Deadline(time.monotonic() + remaining),
             _origin(peer, _user_agent(context), identity),
-            tuple((name, value) for name, value in context.invocation_metadata()) if self._wants_pairs else (),
+            tuple(
+                (name, value) for name, value in context.invocation_metadata() if self._wants_pairs or name == HEADER
+            ),
         )
 
 

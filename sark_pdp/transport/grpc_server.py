@@ -81,7 +81,7 @@ class GrpcServer(grpc.GenericRpcHandler):
         }
         self._sockets: list[UnixAddress] = []
         self._other = metrics.other_calls()
-        allowed_sans = None if tls is None or tls.client_ca_file is None else tls.allowed_sans
+        mutual = None if tls is None or tls.client_ca_file is None else tls
         self._routes = {
             name: self._route(
                 method.kind,
@@ -91,7 +91,7 @@ class GrpcServer(grpc.GenericRpcHandler):
                     metrics.shed.inc,
                     self._load,
                     limits.max_message_bytes,
-                    allowed_sans,
+                    mutual,
                 ),
                 limits.max_concurrent,
             )

@@ -55,7 +55,8 @@ class Metadata(Struct, frozen=True):
     deadline: Deadline = NO_DEADLINE
     origin: Origin = Origin()
     pairs: Pairs = ()
-    """What the caller added, and its `user-agent`; only for a method that wants it (`wants_pairs`)."""
+    """What the caller added, and its `user-agent`, for a method that wants it (`wants_pairs`); for any other no more
+    than `traceparent`."""
 
 
 class Refusal(Enum):

@@ -21,6 +21,7 @@ from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, status_of
 from sark_pdp.transport.method import NativeMethod, parsed
 from sark_pdp.transport.responses import Responses
+from sark_pdp.transport.trace import trace_of
 from sark_pdp.transport.wire import embedded, tag
 
 SERVICE: Final = "sark.pdp.v1.PolicyDecision"
@@ -66,6 +67,9 @@ class Questions:
             metadata.origin,
             None,
             size,
+            None,
+            False,  # noqa: FBT003 (by position: keywords cost as much again)
+            trace_of(metadata.pairs) if metadata.pairs else "",
         )
 
 

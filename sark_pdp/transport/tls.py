@@ -1,6 +1,6 @@
 """TLS and mTLS of the listeners: the files, and who the peer proved to be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +24,8 @@ class Tls(Struct, frozen=True):
     key_file: Path
     client_ca_file: Path | None = None
     allowed_sans: tuple[str, ...] = ()
+    on_refusal: Callable[[str, Sequence[str]], None] | None = None
+    """Told the address and the names of a client whose certificate has none of the allowed ones; must not wait."""
 
     def credentials(self) -> "grpc.ServerCredentials":
         """Raises StartError where a file cannot be read, or does not hold what it should."""
@@ -54,11 +56,14 @@ class Tls(Struct, frozen=True):
             raise StartError(f"{wanted}, in PEM and without a password") from error
 
 
-def peer_identity(names: Sequence[str], allowed: tuple[str, ...]) -> str | None:
+def peer_identity(names: Sequence[str], tls: Tls, address: str) -> str | None:
     """The SAN that names the peer, an allowed one where any are stated; None where it has no allowed one."""
-    if allowed:
-        return next((name for name in names if name in allowed), None)
-    return names[0] if names else ""
+    if not tls.allowed_sans:
+        return names[0] if names else ""
+    found = next((name for name in names if name in tls.allowed_sans), None)
+    if found is None and tls.on_refusal is not None:
+        tls.on_refusal(address, names)
+    return found
 
 
 def _read(path: Path) -> bytes:

@@ -27,10 +27,12 @@ from tests.fix_native import (
     asking,
     assert_quiet,
     event,
+    events,
     failure,
     http,
     metric,
     running,
+    wait_until,
     wire_policy,
 )
 from tests.fix_serve import START_TIMEOUT, Serve, Sidecar, free_port
@@ -189,6 +191,26 @@ def test_who_asked_is_audited(request: pytest.FixtureRequest, process: Listening
     assert recorded.details.get("peer") == (CLIENT if mutual else None)
 
 
+@pytest.mark.parametrize("method", [CHECK, EXT_AUTHZ])
+def test_the_trace_of_a_call_is_audited(process: Listening, channel: Channel, method: str) -> None:
+    trace, other = "0af7651916cd43dd8448eb211c80319c", "4bf92f3577b34da6a3ce929d0e0e4736"
+    told = (("traceparent", f"00-{trace}-b7ad6b7169203331-01"),)
+    asked = asking("allow", salt=trace) if method == CHECK else http("/allow")
+    known = {each.id for each in events(process.served.spool_dir)}
+    channel.channel.unary_unary(method)(asked.SerializeToString(), timeout=60, metadata=told)
+    if method == EXT_AUTHZ:
+        # What Envoy was asked belongs to a trace too: that one counts.
+        asked = http("/allow", traceparent=f"00-{other}-b7ad6b7169203331-01")
+        channel.channel.unary_unary(method)(asked.SerializeToString(), timeout=60, metadata=told)
+    expected = [trace] if method == CHECK else [trace, other]
+
+    def recorded() -> bool:
+        new = [each for each in events(process.served.spool_dir) if each.id not in known]
+        return [each.details.get("trace_id") for each in new if "trace_id" in each.details] == expected
+
+    wait_until(recorded)
+
+
 def test_the_socket_is_for_owner_and_group_and_that_of_administration_for_the_owner(process: Listening) -> None:
     sockets = [Path(address.removeprefix("unix://")) for address in (process.unix, process.served.admin)]
     modes = [socket.stat().st_mode & 0o777 for socket in sockets]
@@ -245,6 +267,9 @@ def test_a_client_whose_certificate_has_another_name_is_refused_on_each_kind_of_
     assert "tls.allowed_sans" in refused.details
     counted = metric(mutual.served, "grpc_server_handled_total", grpc_code="PermissionDenied")
     assert counted >= 1
+    recorded = wait_until(lambda: [e for e in events(mutual.served.spool_dir) if e.event_type == "security_violation"])
+    assert STRANGER in recorded[-1].details["names"]
+    assert recorded[-1].details["ip_address"] == "127.0.0.1"
 
 
 def test_administration_over_tcp_answers_a_client_with_an_allowed_name(mutual: Listening, certificates: Path) -> None:

@@ -47,10 +47,12 @@ def test_a_method_that_wants_metadata_gets_what_the_caller_added(either: Carried
         assert (metadata.deadline < time.monotonic() + 100.0) is (timeout is not None)
 
 
-def test_a_method_that_does_not_want_metadata_gets_none(either: Carried) -> None:
+def test_a_method_that_does_not_want_metadata_gets_the_trace_alone(either: Carried) -> None:
+    trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     either.call(b"x", metadata=SENT)
-    [metadata] = either.unary.metadata
-    assert metadata.pairs == ()
+    either.call(b"x", metadata=(*SENT, trace))
+    either.call(b"slow", metadata=(*SENT, trace), timeout=20.0)
+    assert [metadata.pairs for metadata in either.unary.metadata] == [(), (trace,), (trace,)]
 
 
 def test_a_method_cannot_say_what_the_carrier_says(carried: Carried, caplog: pytest.LogCaptureFixture) -> None:

@@ -108,7 +108,13 @@ pub(super) fn open(
         question: Question {
             origin,
             deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
-            pairs: route.wants_pairs.then(|| Pairs::from(request::pairs(&parts.headers))),
+            pairs: if route.wants_pairs {
+                Some(Pairs::from(request::pairs(&parts.headers)))
+            } else {
+                head.traceparent
+                    .and_then(request::trace)
+                    .map(|pair| Pairs::from([pair]))
+            },
         },
         packs: encoding == Encoding::Gzip && request::accepts_gzip(&parts.headers),
         caller: Arc::clone(&recent.caller),

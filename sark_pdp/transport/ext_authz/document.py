@@ -11,6 +11,7 @@ from sark_pdp.model import Document, Json, Origin
 from sark_pdp.projection import Projection
 from sark_pdp.transport.ext_authz import parsing
 from sark_pdp.transport.ext_authz.attributes import AttributesReader, wanted
+from sark_pdp.transport.trace import HEADER, trace_id
 
 _VERSION: Final = {"encoding": "protojson", "ext_authz": "v3"}
 _METADATA: Final = ("metadataContext", "routeMetadataContext")
@@ -39,6 +40,8 @@ class Input(Struct, frozen=True):
     """As in the header `x-request-id`, which Envoy sets, else Envoy's own number of the stream; may be empty.
 
     A dash where nobody is told."""
+    trace_id: str = ""
+    """Of the trace that the request says it belongs to; empty where it says none, or nobody is told."""
 
 
 class InputReader:
@@ -96,7 +99,13 @@ class InputReader:
         if body is not None and not self._body:
             # Of an MCP call the trail tells the tool, which is in the body.
             document = {**document, "parsed_body": body}
-        return Input(document, projected, _origin(attributes.source, headers), _request_id(headers, http))
+        return Input(
+            document,
+            projected,
+            _origin(attributes.source, headers),
+            _request_id(headers, http),
+            _trace_id(headers),
+        )
 
     def _read_whole(self, attributes: AttributeContext, http: AttributeContext.HttpRequest) -> Input:
         """The document with all of its keys; of `attributes` what is read, all headers where Envoy sent them raw."""
@@ -109,7 +118,9 @@ class InputReader:
         document["parsed_body"], document["truncated_body"] = self._read_body(http, headers)
         if attributes.source.principal:
             document["source_principal"] = attributes.source.principal
-        return Input(document, None, _origin(attributes.source, headers), _request_id(headers, http))
+        return Input(
+            document, None, _origin(attributes.source, headers), _request_id(headers, http), _trace_id(headers)
+        )
 
     def _check_metadata(self, attributes: Document) -> None:
         for name in self._metadata:
@@ -152,6 +163,10 @@ def _origin(source: AttributeContext.Peer, headers: Mapping[str, str]) -> Origin
 def _request_id(headers: Mapping[str, str], http: AttributeContext.HttpRequest) -> str:
     stated = headers["x-request-id"][:_RECORDED] if "x-request-id" in headers else ""
     return stated or http.id
+
+
+def _trace_id(headers: Mapping[str, str]) -> str:
+    return trace_id(headers[HEADER]) if HEADER in headers else ""
 
 
 def _set_headers(document: Document, http: AttributeContext.HttpRequest) -> dict[str, str]:

@@ -21,6 +21,7 @@ from sark_pdp.model import Entrypoint, Request
 from sark_pdp.transport.ext_authz.answers import Answers, denied
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status, status_of
+from sark_pdp.transport.trace import trace_of
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 
@@ -127,6 +128,9 @@ class ExtAuthz:
             read.origin,
             read.projected,
             len(message),
+            None,
+            False,  # noqa: FBT003
+            read.trace_id or (trace_of(metadata.pairs) if metadata.pairs else ""),
         )
 
     def _reader_of(self, entrypoint: Entrypoint) -> InputReader:
