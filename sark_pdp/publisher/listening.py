@@ -4,6 +4,7 @@ A thread that waits in a query cannot be told that the server has been silent fo
 their results taken as they come, and a small one is sent now and then to see whether there is an answer.
 """
 
+import logging
 import select
 import time
 from typing import Final
@@ -11,14 +12,17 @@ from typing import Final
 import psycopg
 from psycopg import pq
 
-from sark_pdp.attributes.registry.triggers import CHANNEL
+from sark_pdp.attributes.registry.triggers import CHANNEL, TRIGGERS
 from sark_pdp.errors import DatabaseError
 from sark_pdp.postgres.connections import connect, database_error
 
+_LISTEN: Final = f"LISTEN {CHANNEL}; SELECT count(*) FROM pg_trigger WHERE starts_with(tgname, '{TRIGGERS}')"  # noqa: S608 (constants)
 _ASK_EVERY: Final = 5.0
 _PATIENCE: Final = 10.0
 """Seconds that a query may take; a server that is slower is taken for lost."""
 _BAD: Final = frozenset({pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE, pq.ExecStatus.NONFATAL_ERROR})
+
+_log = logging.getLogger(__name__)
 
 
 class Listening:
@@ -31,7 +35,7 @@ class Listening:
         self._asked_at: float | None = None
         self._answered_at = float("-inf")
         try:
-            self._ask(f"LISTEN {CHANNEL}")
+            self._ask(_LISTEN)
         except psycopg.Error as error:
             self.close()
             raise database_error("the registry cannot be listened to", error) from error
@@ -76,6 +80,11 @@ class Listening:
             elif result.status in _BAD:
                 message = result.error_message.decode("utf-8", "replace").strip()
                 raise psycopg.OperationalError(message)
+            elif not self.established and result.get_value(0, 0) == b"0":
+                _log.warning(
+                    "no table of the database tells of changes: run `sark-pdp db migrate --registry`, "
+                    "with --triggers for tables of another program"
+                )
 
     def _payloads(self) -> list[str]:
         payloads = []

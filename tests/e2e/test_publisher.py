@@ -147,6 +147,19 @@ def test_it_tells_what_it_does_and_ends_when_told_to(publisher: PublisherProcess
     assert publisher.process.wait(PATIENCE) == 0
     assert "listening to the registry" in publisher.log
     assert "Traceback" not in publisher.log
+    assert "no table of the database" not in publisher.log
+
+
+def test_it_warns_of_a_database_where_nothing_tells_of_changes(
+    sark_pdp: Path, tmp_path: Path, database: str, redis_server: RedisProcess, redis_prefix: str
+) -> None:
+    settings = {"attributes.postgres_dsn": database, "cache.l2.url": redis_server.url, "cache.l2.prefix": redis_prefix}
+    started = PublisherProcess(sark_pdp, tmp_path, settings)
+    try:
+        until(lambda: "no table of the database tells of changes" in started.log)
+    finally:
+        started.process.kill()
+        started.process.wait()
 
 
 def test_it_is_not_ready_while_what_it_needs_is_away(sark_pdp: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def notified(dsn: str, *statements: str) -> list[dict[str, Any]]:
         # What is committed before comes before.
         writer.execute("SELECT pg_notify(%s, 'end')", [CHANNEL])
         payloads: list[dict[str, Any]] = []
-        for notification in listener.notifies(timeout=30):
+        for notification in listener.notifies(timeout=60):
             if notification.payload == "end":
                 return payloads
             assert len(notification.payload.encode()) < 8000

@@ -46,6 +46,9 @@ CREATE OR REPLACE TRIGGER {name}_truncated AFTER TRUNCATE ON {table}
 CHANNEL: Final = "sark_pdp_changes"
 """What is notified on."""
 
+TRIGGERS: Final = "sark_pdp_"
+"""What the names of all triggers begin with."""
+
 _LIMIT: Final = 1001
 """One more than `notify_changed` takes before it tells of all."""
 
@@ -65,10 +68,10 @@ class Watched(Struct, frozen=True):
 
 def triggers_on(watched: Watched) -> str:
     """The statements; they may be applied again."""
-    name = f"sark_pdp_{watched.table.rpartition('.')[2].strip(chr(34))}"
+    table = watched.table.rpartition(".")[2].strip('"')
     return _TEMPLATE.format(
-        function=f"{SCHEMA}.{name.removeprefix('sark_pdp_')}_changed",
-        name=name,
+        function=f"{SCHEMA}.{table}_changed",
+        name=f"{TRIGGERS}{table}",
         table=watched.table,
         kind=watched.kind,
         entry=watched.entry,
