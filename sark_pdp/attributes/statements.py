@@ -25,6 +25,7 @@ WHERE n.nspname = 'sark_pdp' AND c.relname IN ('users', 'servers', 'tools') AND 
 """What `IdTypes` is made of."""
 
 _KINDS: Final = {USER: USERS, TOOL: TOOLS, NAMED_TOOL: TOOLS, TOOL_OF: TOOLS, SERVER: SERVERS, NAMED_SERVER: SERVERS}
+_BY_ID: Final = frozenset({USER, TOOL, SERVER})
 _OTHER_SERVERS_NAME: Final = "of_server"
 """The column that tells by which server's name a tool was found."""
 
@@ -90,13 +91,19 @@ def _column(view: View, name: str) -> str:
 def by_key(question: Question, rows: Iterable[Document]) -> dict[RowKey, list[Document]]:
     """The rows of each key that has any, without nulls; each row of a key once."""
     found: dict[RowKey, list[Document]] = {}
+    kinds = question.kinds
+    by_id = kinds[0] if len(kinds) == 1 and kinds[0] in _BY_ID else None
     for row in rows:
-        fields = {name: value for name, value in row.items() if value is not None}
+        fields = {name: value for name, value in row.items() if value is not None} if None in row.values() else row
         server_name = fields.pop(_OTHER_SERVERS_NAME, None)
-        for key in _keys_of(question.kinds, fields, server_name):
-            others = found.setdefault(key, [])
-            if fields not in others:
+        for key in ((by_id, row["id"]),) if by_id else _keys_of(kinds, fields, server_name):
+            others = found.get(key)
+            if others is None:
+                found[key] = [fields]
+            elif fields not in others:
                 others.append(fields)
+    if by_id:
+        return found
     asked = frozenset(question.keys)
     return {key: those for key, those in found.items() if key in asked}
 

@@ -22,8 +22,10 @@ def can_be(key: RowKey, types: IdTypes) -> bool:
     shape = _SHAPES.get(types.get(_VIEWS[key[0]], ""))
     if shape is not None and not shape.fullmatch(key[1]):
         return False
-    try:
-        "".join(key).encode()
-    except UnicodeEncodeError:
-        return False
+    for name in key:
+        if not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                return False
     return True
