@@ -78,9 +78,11 @@ def _read(file: Path) -> Sequence[bytes]:
             text = opened.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise StartError(f"{setting} cannot be read: {error.strerror}") from error
+    if len(text) > _LARGEST_FILE:
+        raise StartError(f"{setting} is longer than {_LARGEST_FILE // 1024} KiB; expected a few keys")
     lines = [line.strip() for line in text.splitlines()]
     keys = [line for line in lines if line]
-    if not keys or len(keys) > _MOST_KEYS or len(text) > _LARGEST_FILE:
+    if not keys or len(keys) > _MOST_KEYS:
         raise StartError(f"{setting} holds {len(keys)} keys; expected 1 to {_MOST_KEYS}, one on each line")
     if min(map(len, keys)) < _SHORTEST:
         raise StartError(

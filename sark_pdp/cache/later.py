@@ -66,8 +66,10 @@ class LaterQueue(Generic[T]):
             if self._work.wait(_TICK):
                 self._stopping.wait(_PAUSE)
                 self._work.clear()
-                while (group := self._group()) and not self._stopping.is_set():
+                if group := self._group():
                     self._attempt(self._write, group)
+                if self._waiting:
+                    self._work.set()
             if time.monotonic() - ticked >= _TICK:
                 ticked = time.monotonic()
                 self._attempt(self._tick)

@@ -66,7 +66,13 @@ class CachedDecider:
         if request.max_age is not None:
             # An evaluation that another caller began may already be older than this one accepts.
             return self._sought(key, request, run_id)
-        decision, own = self._flights.run(key, request.deadline, lambda: self._sought(key, request, run_id))
+        try:
+            decision, own = self._flights.run(key, request.deadline, lambda: self._sought(key, request, run_id))
+        except DeadlineExceededError:
+            if request.deadline <= time.monotonic():
+                raise
+            # It was the deadline of the caller who sought it first.
+            return self._sought(key, request, run_id)
         if own:
             return decision
         if request.stale or not self._lifetime(decision.verdict, request, self._ttl):

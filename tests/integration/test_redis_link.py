@@ -1,6 +1,7 @@
 """The link to Redis: what it answers when all is well, and that nobody waits for a Redis that is not."""
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from sark_pdp.cache.redis_connection import Command, RedisServer
 from sark_pdp.cache.redis_link import RedisLink
 from sark_pdp.model import Seconds
 from tests.fix_redis import RedisProcess, RedisProxy, StartRedis
+from tests.fix_serve import free_port
 
 PATIENT = Seconds(10.0)
 """A timeout that no busy machine reaches."""
@@ -350,3 +352,41 @@ def test_a_server_with_the_recommended_settings_has_no_problem(make_link: MakeLi
     assert server.ask("CONFIG", "GET", "tcp-backlog") == [b"tcp-backlog", b"4096"]
     link = make_link(server.url)
     assert (link.problems(), link.notes()) == ([], [])
+
+
+# The name that is connected to, the authority that is trusted, the client's certificate, and whether Redis is reached.
+OVER_TLS = [
+    ("server.test", "ca", "client", True),
+    ("server.test", "other-ca", "client", False),
+    ("server.test", "ca", None, False),
+    ("localhost", "ca", "client", False),
+]
+
+
+def test_over_tls_both_sides_prove_who_they_are(
+    make_link: MakeLink, start_redis: StartRedis, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    files = {"ca-cert-file": "ca.pem", "cert-file": "server.pem", "key-file": "server.key"}
+    options = [text for name, file in files.items() for text in (f"--tls-{name}", str(certificates / file))]
+    start_redis("--tls-port", str(port), *options)
+    resolve = socket.getaddrinfo
+
+    def on_loopback(_host: str, *arguments: Any, **named: Any) -> Any:
+        return resolve("127.0.0.1", *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", on_loopback)
+    for name, authority, client, reached in OVER_TLS:
+        files_of = {"ca_file": certificates / f"{authority}.pem"}
+        if client is not None:
+            files_of["client_cert_file"] = certificates / f"{client}.pem"
+            files_of["client_key_file"] = certificates / f"{client}.key"
+        link = make_link(f"rediss://{name}:{port}", up=False, **files_of)
+        until(partial(settled, link))
+        assert link.up is reached, (name, authority, client)
+        assert (link.execute([("PING",)]) == [b"PONG"]) is reached
+
+
+def settled(link: RedisLink) -> bool:
+    """Whether it is known that Redis is reached, or that it is not."""
+    return link.up or link.errors["connection"] > 0

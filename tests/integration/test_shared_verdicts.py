@@ -1,6 +1,8 @@
 """Verdicts that sidecars share through Redis: what is kept, for whom, for how long, and at what cost."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,29 @@ def test_who_waited_for_redis_too_long_is_not_evaluated(start_sharing: StartShar
     with pytest.raises(DeadlineExceededError):
         one.cached._sought(b"k" * 48, late, one.shared.run_id)
     assert one.policy.asked == []
+
+
+def test_the_deadline_of_one_caller_is_nobody_elses(
+    start_sharing: StartSharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first who asks runs out of time while Redis is asked; who waits with it has more, and is answered."""
+    one = start_sharing()
+    asked, let_go = threading.Event(), threading.Event()
+
+    def slowly(_entrypoint: str, _key: bytes) -> None:
+        asked.set()
+        assert let_go.wait(30)
+
+    monkeypatch.setattr(one.shared, "get", slowly)
+    deadline = Deadline(time.monotonic() + 0.5)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.cached.decide, question(deadline=deadline))
+        assert asked.wait(30)
+        second = pool.submit(one.cached.decide, question())
+        until(lambda: time.monotonic() > deadline)
+        let_go.set()
+        assert isinstance(first.exception(), DeadlineExceededError)
+        assert second.result().tier is Tier.EVALUATED
 
 
 def test_without_l1_nothing_is_reusable_and_l2_is_asked_each_time(
