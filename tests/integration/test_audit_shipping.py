@@ -1,7 +1,5 @@
 """A sidecar that ships what it records: to a writer that is there, that comes late, and that outlives it."""
 
-import json
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -39,23 +37,21 @@ def is_committed(id_: str, sidecar: Sidecar, writer: MemoryWriter) -> bool:
     return any(event.id == id_ for event in (*shipped(writer), *events(sidecar.spool_dir)))
 
 
-def status(sark_pdp: Path, sidecar: Sidecar) -> tuple[int, str]:
-    command = [str(sark_pdp), "status", "--set", f"listen.admin={sidecar.admin}", "--json"]
-    asked = subprocess.run(command, check=False, capture_output=True, text=True)
-    return asked.returncode, asked.stdout
+def status(sidecar: Sidecar) -> Any:
+    with Channel(sidecar.admin) as admin:
+        return admin.status()
 
 
 def test_every_decision_arrives_and_the_end_of_the_source_too(
-    serve: Serve, wire_bundle: Path, writer: MemoryWriter, sark_pdp: Path
+    serve: Serve, wire_bundle: Path, writer: MemoryWriter
 ) -> None:
     sidecar = serve({**wire_policy(wire_bundle), "audit.writer": writer.target})
     sidecar.wait_ready()
     ids = ask(sidecar, 300)
     wait_until(lambda: len(writer.events) >= 302)
-    wait_until(lambda: int(json.loads(status(sark_pdp, sidecar)[1])["audit"]["shipped"]) >= 302)
-    code, told = status(sark_pdp, sidecar)
-    assert code == 0, told
-    assert json.loads(told)["audit"]["ships"] is True
+    wait_until(lambda: status(sidecar).audit.shipped >= 302)
+    assert status(sidecar).audit.ships
+    assert not status(sidecar).problems
     assert "sark_audit_shipped_total" in sidecar.get("/metrics")[1]
     assert sidecar.stop() == 0
     arrived = shipped(writer)
@@ -76,10 +72,9 @@ def test_without_a_writer_answers_are_given_and_events_kept(serve: Serve, wire_b
     sidecar = serve({**wire_policy(wire_bundle), "audit.writer": f"127.0.0.1:{port}"})
     sidecar.wait_ready()
     ids = ask(sidecar, 50)
-    wait_until(lambda: "does not take events" in status(sark_pdp, sidecar)[1])
+    wait_until(lambda: any("does not take events" in problem for problem in status(sidecar).problems))
     assert sidecar.ready()
-    code, told = status(sark_pdp, sidecar)
-    assert (code, json.loads(told)["serving"]) == (1, True)
+    assert status(sidecar).serving
     late = MemoryWriter(port)
     wait_until(lambda: {event.id for event in shipped(late)} >= set(ids))
     assert sidecar.stop() == 0
