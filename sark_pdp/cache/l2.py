@@ -13,7 +13,7 @@ from msgspec import Struct
 from sark_pdp.cache.choice import Choice
 from sark_pdp.cache.signed import SignedStore, Stored
 from sark_pdp.interfaces import CacheEntry, StoreStatistics
-from sark_pdp.model import Outcome, Seconds, Verdict
+from sark_pdp.model import Entrypoint, Outcome, Seconds, Verdict
 from sark_pdp.observability.instruments import Counter
 from sark_pdp.observability.shared_cache import EntrypointCosts
 
@@ -23,6 +23,7 @@ VerdictOf = Callable[[bytes | None], Verdict]
 _KIND: Final = "decision"
 _JITTER: Final = 0.1
 """The share of a lifetime that chance takes, so that what was kept together does not expire together."""
+_MOST_ENTRYPOINTS: Final = 256
 _ERROR: Final = Outcome.ERROR
 
 
@@ -44,6 +45,8 @@ class SharedVerdicts:
         self.ttl = ttl
         """The longest that a verdict is kept."""
         self._store, self._verdict_of, self._choice = store, verdict_of, choice
+        # Names are those of loaded entrypoints; to add one is one call of C code.
+        self._lasting: set[str] = set()
         self._hits = Counter()
         self._misses = Counter()
 
@@ -52,9 +55,20 @@ class SharedVerdicts:
         """Of the server now; read before generations are, and given to `put_later`."""
         return self._store.run_id
 
-    def asks(self, entrypoint: str) -> bool:
-        """Whether to ask for a verdict of this entrypoint: not while Redis is away, nor where a miss costs less."""
-        return self._store.run_id is not None and self._choice.asks(entrypoint)
+    def asks(self, entrypoint: Entrypoint) -> bool:
+        """Whether to ask for a verdict of this entrypoint.
+
+        Not while Redis is away, nor where a miss costs less, nor where there cannot be one: of an entrypoint that is
+        not deterministic only those are kept to which the policy gave a lifetime, so that has to be seen first.
+        """
+        if self._store.run_id is None or not (entrypoint.deterministic or entrypoint.name in self._lasting):
+            return False
+        return self._choice.asks(entrypoint.name)
+
+    def lasts(self, entrypoint: str) -> None:
+        """A verdict of this entrypoint may be kept."""
+        if entrypoint not in self._lasting and len(self._lasting) < _MOST_ENTRYPOINTS:
+            self._lasting.add(entrypoint)
 
     def get(self, entrypoint: str, key: bytes) -> CacheEntry | None:
         """What one of the sidecars decided, where that is good now."""

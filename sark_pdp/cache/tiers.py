@@ -112,8 +112,7 @@ class CachedDecider:
             # Whoever asks again, where it may wait, counts the miss.
             return None
         self._misses.value += 1
-        if self._shared is not None:
-            self._shared.missed(request.entrypoint.name, time.monotonic() - began)
+        self._learn(request, decision.verdict, began)
         return self._kept(key, request, decision, began)
 
     def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
@@ -175,7 +174,7 @@ class CachedDecider:
 
     def _asks_shared(self, request: Request) -> bool:
         shared, max_age = self._shared, request.max_age
-        return shared is not None and (max_age is None or max_age > 0) and shared.asks(request.entrypoint.name)
+        return shared is not None and (max_age is None or max_age > 0) and shared.asks(request.entrypoint)
 
     def _sought(self, key: bytes, request: Request, run_id: bytes | None) -> Decision:
         shared = self._shared
@@ -216,9 +215,8 @@ class CachedDecider:
     def _evaluate(self, key: bytes, request: Request, run_id: bytes | None) -> Decision:
         began = time.monotonic()
         decided = self._next.decide(request)
-        if self._shared is not None:
-            self._shared.missed(request.entrypoint.name, time.monotonic() - began)
-            self._share([(key, request, decided)], began, run_id)
+        self._learn(request, decided.verdict, began)
+        self._share([(key, request, decided)], began, run_id)
         return self._kept(key, request, decided, began)
 
     def _evaluate_many(
@@ -235,6 +233,13 @@ class CachedDecider:
                 answers[index] = self._kept(key, request, answered, began)
                 made.append((key, request, answered))
         self._share(made, began, run_id)
+
+    def _learn(self, request: Request, verdict: Verdict, began: float) -> None:
+        shared = self._shared
+        if shared is not None:
+            shared.missed(request.entrypoint.name, time.monotonic() - began)
+            if self._lifetime(verdict, request, shared.ttl) > 0:
+                shared.lasts(request.entrypoint.name)
 
     def _share(self, made: Sequence[tuple[bytes, Request, Decision]], began: float, run_id: bytes | None) -> None:
         shared = self._shared

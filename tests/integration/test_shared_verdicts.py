@@ -110,6 +110,21 @@ def test_what_is_shared_lives_as_long_as_policy_and_settings_both_allow(
         assert seconds * 0.9 - 30 < left[0] <= seconds
 
 
+def test_what_is_never_kept_is_never_asked_for(start_sharing: StartSharing) -> None:
+    """Until the policy gives a verdict a lifetime: else a clock in it would cost a round trip each time."""
+    one = start_sharing()
+    for number in range(3):
+        decision = one.cached.decide_nowait(question(number, CLOCKED))
+        assert decision is not None
+        one.cached.decide(question(number, CLOCKED))
+    assert one.counted.sent == []
+    one.policy.result = {"allow": True, "cache_ttl": 5}
+    assert one.cached.decide_nowait(question("first", CLOCKED)) is not None
+    assert one.cached.decide_nowait(question("second", CLOCKED)) is None
+    one.cached.decide(question("second", CLOCKED))
+    assert [command[0] for command in one.counted.sent[0]] == ["MGET"]
+
+
 def test_errors_are_never_shared(start_sharing: StartSharing, redis_server: RedisProcess, redis_prefix: str) -> None:
     one = start_sharing()
     one.fail()
