@@ -21,6 +21,7 @@ from sark_pdp.settings import CacheSettings, L2Settings
 
 if TYPE_CHECKING:
     from sark_pdp.cache.channel import Channel
+    from sark_pdp.cache.redis_generations import RedisGenerations
     from sark_pdp.cache.redis_link import RedisLink
 
 
@@ -93,13 +94,17 @@ class Caches:
         costs = [] if self._verdicts is None else self._verdicts.costs()
         return [*self._link.notes(), *map(_told, costs)]
 
-    def _readings(self, link: "RedisLink", signed: SignedStore) -> SharedCacheReadings:
+    def _readings(
+        self, link: "RedisLink", signed: SignedStore, generations: "RedisGenerations", channel: "Channel"
+    ) -> SharedCacheReadings:
         return SharedCacheReadings(
             up=link.up,
             errors=link.errors,
             oddities=signed.oddities,
             dropped=signed.dropped,
             costs=[] if self._verdicts is None else self._verdicts.costs(),
+            trusted=generations.trusted,
+            channel=channel.counts,
         )
 
     def _share(self, l2: L2Settings, url: str, held: Seconds) -> None:
@@ -119,9 +124,9 @@ class Caches:
         generations = RedisGenerations(link, l2.prefix, held)
         link.on_change(generations.served_by)
         self.generations = generations
-        self._channel = Channel(link, generations, l2.prefix)
+        channel = self._channel = Channel(link, generations, l2.prefix)
         signed = self.signed = SignedStore(link, keyring, l2.prefix)
-        self.metrics = SharedCacheMetrics(lambda: self._readings(link, signed))
+        self.metrics = SharedCacheMetrics(lambda: self._readings(link, signed, generations, channel))
 
 
 def _told(costs: EntrypointCosts) -> str:

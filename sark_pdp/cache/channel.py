@@ -63,6 +63,7 @@ class Channel:
         self._thread = threading.Thread(target=self._run, name="invalidations", daemon=True)
         self._sent: dict[bytes, float] = {}
         self._subscribed = 0
+        self._failures = 0
         self._lost = Counter()
         self._malformed = Counter()
         self._heard = Counter()
@@ -187,6 +188,7 @@ class Channel:
         return False
 
     def _restored(self) -> None:
+        self._failures = 0
         if self._problem:
             self._problem = ""
             _log.info("invalidations are heard")
@@ -198,7 +200,9 @@ class Channel:
         self._problem = f"the channel of invalidations is cut: {type(error).__name__}"
         self._lost.value += was_well
         now = time.monotonic()
-        if now - self._said >= _QUIET:
+        # Where Redis is away the link says so; one failure alone is a connection that has to be made anew.
+        self._failures += 1
+        if self._failures > 1 and self._link.run_id is not None and now - self._said >= _QUIET:
             self._said = now
             _log.warning("the channel of invalidations is cut", extra={"error": str(error)[:200]})
 

@@ -33,6 +33,10 @@ class SharedCacheReadings(Struct, frozen=True):
     dropped: int
     """Values that were not kept because too many waited."""
     costs: Sequence[EntrypointCosts]
+    trusted: bool
+    """Whether it is proved that invalidations are heard."""
+    channel: Mapping[str, int]
+    """What happened on the channel of invalidations, by event."""
 
 
 class SharedCacheMetrics(Collector):
@@ -55,6 +59,13 @@ def _families(now: SharedCacheReadings) -> list[Metric]:
     )
     for oddity, count in now.oddities.items():
         refused.add_metric([oddity], count)
+    channel = CounterMetricFamily(
+        "sark_cache_channel_events",
+        "Invalidations that were heard, malformed ones, and times that the channel was lost.",
+        labels=["event"],
+    )
+    for event, count in now.channel.items():
+        channel.add_metric([event], count)
     costs = GaugeMetricFamily(
         "sark_cache_l2_cost_seconds",
         "What asking Redis (round_trip) and evaluating instead (miss) take on average.",
@@ -72,6 +83,8 @@ def _families(now: SharedCacheReadings) -> list[Metric]:
         costs,
         asked,
         GaugeMetricFamily("sark_redis_up", "1 while Redis is asked, 0 while the breaker is open.", value=now.up),
+        channel,
+        GaugeMetricFamily("sark_cache_channel_trusted", "1 while invalidations are heard for sure.", value=now.trusted),
         CounterMetricFamily(
             "sark_cache_l2_dropped_writes", "Values not kept because too many waited.", value=now.dropped
         ),

@@ -70,6 +70,13 @@ def test_what_one_sidecar_decided_the_other_knows_and_operators_see_it(
     assert list(caches) == ["l1", "l2"]
     assert int(caches["l2"]["hits"]) == 1
     assert "wire/decide: Redis is asked; a round trip takes" in caches["l2"]["notes"][0]
+    wait_until(lambda: metric(one, "sark_cache_channel_trusted") == 1)
+    # A sidecar hears of what another one is told to invalidate.
+    invalidated = CliRunner().invoke(
+        cli.main, ["cache", "invalidate", "--user=nobody", "--json", f"--set=listen.admin={other.admin}"]
+    )
+    assert json.loads(invalidated.stdout) == {"shared": True}
+    wait_until(lambda: metric(one, "sark_cache_channel_events_total", event="heard") >= 1)
     server.kill()
     wait_until(lambda: problems(one))
     assert check(one, "allow", 2).allow
