@@ -7,6 +7,7 @@ as long as it likes. Here commands go out and replies come in under one deadline
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from ssl import SSLWantReadError
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,8 @@ Command: TypeAlias = tuple[bytes | str | int, ...]
 
 _DEFAULT_PORT: Final = 6379
 _PIECE: Final = 64 * 1024
+_LEAST: Final = 0.0001
+"""Seconds; zero would mean something else to a socket."""
 _NOT_YET: Final = object()
 _pack: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[assignment]  # takes any length
 
@@ -92,6 +95,7 @@ class RedisConnection:
         self._socket: Any = self._connection._sock  # noqa: SLF001
         self._reader: Any = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_YET)
         self._buffer = bytearray(_PIECE)
+        self._late = False
 
     def exchange(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """The reply to each, in order; what Redis refused is a ReplyError among them.
@@ -99,32 +103,38 @@ class RedisConnection:
         `deadline` is on `time.monotonic()`. Raises TimeoutError past it, another OSError where the connection broke,
         `hiredis.ProtocolError` for what is no reply: in each case the connection is of no use any more.
         """
-        sock, reader, buffer = self._socket, self._reader, self._buffer
-        sock.settimeout(_left(deadline))
-        sock.sendall(b"".join([_pack(command) for command in commands]))
+        reader, buffer = self._reader, self._buffer
+        self._late = False
+        self._socket.settimeout(max(deadline - time.monotonic(), _LEAST))
+        self._socket.sendall(b"".join([_pack(command) for command in commands]))
         replies: list[Any] = []
         while len(replies) < len(commands):
             reply = reader.gets()
             if reply is not _NOT_YET:
                 replies.append(reply)
                 continue
-            sock.settimeout(_left(deadline))
-            received = sock.recv_into(buffer)
-            if not received:
-                raise ConnectionResetError("Redis closed the connection")
-            reader.feed(buffer, 0, received)
+            reader.feed(buffer, 0, self._receive(deadline))
         return replies
+
+    def _receive(self, deadline: float) -> int:
+        """How many bytes there are in the buffer now."""
+        left = deadline - time.monotonic()
+        if left <= 0 and self._late:
+            raise TimeoutError("Redis did not answer in time")
+        # Where it was this thread that came late, the reply is there already: it is looked for once more.
+        self._late = left <= 0
+        self._socket.settimeout(max(left, 0.0))
+        try:
+            received = self._socket.recv_into(self._buffer)
+        except (BlockingIOError, SSLWantReadError):
+            raise TimeoutError("Redis did not answer in time") from None
+        if not received:
+            raise ConnectionResetError("Redis closed the connection")
+        return int(received)
 
     def close(self) -> None:
         """Never fails."""
         self._connection.disconnect()
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("Redis did not answer in time")
-    return left
 
 
 def _secret(file: Path | None) -> str | None:

@@ -223,8 +223,8 @@ class RedisLink:
         run_id = run_id_of(self._watch, time.monotonic() + _PATIENCE)
         self._differences = differences(self._watch, time.monotonic() + _PATIENCE)
         # It has to be as quick as requests want it.
-        run_id_of(self._watch, time.monotonic() + self._timeout)
-        first = RedisConnection(self._server, _PATIENCE)
+        self._watch.exchange([("PING",)], time.monotonic() + self._timeout)
+        first = self._another(run_id)
         with self._lock:
             self._open = 1
             self._idle.put((self._generation, first))
@@ -234,16 +234,24 @@ class RedisLink:
 
     def _add(self) -> None:
         generation = self._generation
-        connection = RedisConnection(self._server, _PATIENCE)
-        if run_id_of(connection, time.monotonic() + _PATIENCE) != self.run_id:
-            connection.close()
-            raise UnusableServerError("other_server", "another server, or another run of it, answers now")
+        connection = self._another(self.run_id)
         with self._lock:
             if generation == self._generation:
                 self._open += 1
                 self._idle.put((generation, connection))
                 return
         connection.close()
+
+    def _another(self, run_id: bytes | None) -> RedisConnection:
+        """For requests; it leads to this run of the server."""
+        connection = RedisConnection(self._server, _PATIENCE)
+        try:
+            if run_id_of(connection, time.monotonic() + _PATIENCE) != run_id:
+                raise UnusableServerError("other_server", "another server, or another run of it, answers now")
+        except Exception:
+            connection.close()
+            raise
+        return connection
 
     def _look(self) -> None:
         watch = self._watch
