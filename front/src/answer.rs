@@ -89,6 +89,9 @@ pub trait Host: Send + Sync {
     /// Who calls; None where the peer may not.
     fn origin(&self, peer: &Peer, user_agent: &str) -> Option<Origin>;
 
+    /// A client at this address has no certificate of the authority, and gets no connection.
+    fn refused(&self, address: &str, reason: &str);
+
     /// Runs what asks several methods one after the other: what that takes to begin and to end is done once.
     fn in_a_row(&self, asking: &mut dyn FnMut());
 }

@@ -145,7 +145,13 @@ async fn carry(
             let Some(tls) = tls else {
                 return connection::serve(stream, peer, shared, phase).await;
             };
-            let Some(stream) = connection::shaken(tls.acceptor().accept(stream), &mut phase).await else {
+            let told = |error: &io::Error| {
+                if let Some(reason) = tls::refusal(error) {
+                    shared.host.refused(&peer.address, &reason);
+                }
+            };
+            let shaking = async { tls.acceptor().accept(stream).await.inspect_err(told) };
+            let Some(stream) = connection::shaken(shaking, &mut phase).await else {
                 inc(&shared.metrics.connections_refused);
                 return;
             };

@@ -51,6 +51,7 @@ impl Front {
             ok: of(seam, "ok")?,
             failed: of(seam, "failed")?,
             reloaded: of(seam, "reloaded")?,
+            refused: of(seam, "refused")?,
             moment: (Instant::now(), monotonic),
         });
         let mut routes = HashMap::new();

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection};
+use tokio_rustls::rustls::{Error as TlsError, RootCertStore, ServerConfig, ServerConnection};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -122,6 +122,14 @@ impl Reloading {
     /// Whether clients need a certificate.
     pub fn mutual(&self) -> bool {
         self.files.client_ca.is_some()
+    }
+}
+
+/// Why a handshake failed, where it did for want of a client's certificate that is good; others come from anybody.
+pub fn refusal(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref()? {
+        error @ (TlsError::NoCertificatesPresented | TlsError::InvalidCertificate(_)) => Some(error.to_string()),
+        _ => None,
     }
 }
 

@@ -13,7 +13,7 @@ from sark_pdp.model import DecisionId, LifecycleRecord
 EVENT_TYPE: Final = "security_violation"
 
 _SEVERITY: Final = "high"
-_PER_INTERVAL: Final = 10
+_PER_INTERVAL: Final = 30
 _INTERVAL: Final = 60.0
 """Seconds."""
 _MOST_NAMES: Final = 10
@@ -30,8 +30,8 @@ class Violations:
         self._recorded = 0
         self._left_out = 0
 
-    def client_refused(self, address: str, names: Sequence[str]) -> None:
-        """A client's certificate has none of the allowed names; `names` are those that it has. Never waits."""
+    def client_refused(self, address: str, names: Sequence[str], reason: str) -> None:
+        """A client may not call; `names` are those in its certificate, where it has one that counts. Never waits."""
         with self._lock:
             now = time.monotonic()
             if now - self._began >= _INTERVAL:
@@ -42,7 +42,7 @@ class Violations:
             self._recorded += 1
             left_out, self._left_out = self._left_out, 0
         details = {
-            "reason": "the client's certificate has none of the names in tls.allowed_sans",
+            "reason": reason,
             "ip_address": address,
             "names": [name[:_LONGEST_NAME] for name in names[:_MOST_NAMES]],
             "left_out": left_out,

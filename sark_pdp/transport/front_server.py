@@ -52,6 +52,7 @@ class FrontServer:
                 "foreign_peer": FOREIGN_PEER,
                 "failed": _failed,
                 "reloaded": _reloaded,
+                "refused": partial(_refused, tls),
             },
             {
                 "max_concurrent": limits.max_concurrent,
@@ -172,6 +173,11 @@ def _reloaded(problem: str | None) -> None:
         _log.info("new certificates are in use")
     else:
         _log.error("new certificates cannot be used; those from before stay", extra={"reason": problem})
+
+
+def _refused(tls: Tls | None, address: str, reason: str) -> None:
+    if tls is not None and tls.on_refusal is not None:
+        tls.on_refusal(address, (), f"the client has no certificate of tls.client_ca_file: {reason}")
 
 
 def _failed(name: str, error: BaseException) -> None:

@@ -24,8 +24,8 @@ class Tls(Struct, frozen=True):
     key_file: Path
     client_ca_file: Path | None = None
     allowed_sans: tuple[str, ...] = ()
-    on_refusal: Callable[[str, Sequence[str]], None] | None = None
-    """Told the address and the names of a client whose certificate has none of the allowed ones; must not wait."""
+    on_refusal: Callable[[str, Sequence[str], str], None] | None = None
+    """Told the address of a client that is refused, the names in its certificate, and why; must not wait."""
 
     def credentials(self) -> "grpc.ServerCredentials":
         """Raises StartError where a file cannot be read, or does not hold what it should."""
@@ -62,7 +62,7 @@ def peer_identity(names: Sequence[str], tls: Tls, address: str) -> str | None:
         return names[0] if names else ""
     found = next((name for name in names if name in tls.allowed_sans), None)
     if found is None and tls.on_refusal is not None:
-        tls.on_refusal(address, names)
+        tls.on_refusal(address, names, FOREIGN_PEER.details)
     return found
 
 

@@ -21,6 +21,8 @@ pub struct Seam {
     pub failed: Py<PyAny>,
     /// Takes why new certificates cannot be used, or None where they are.
     pub reloaded: Py<PyAny>,
+    /// Takes the address of a client without a good certificate, and what is wrong with it.
+    pub refused: Py<PyAny>,
     /// One moment on two clocks: Rust's, and `time.monotonic()`.
     pub moment: (Instant, f64),
 }
@@ -120,6 +122,14 @@ impl Host for PythonHost {
                 None
             }
         })
+    }
+
+    fn refused(&self, address: &str, reason: &str) {
+        Python::attach(|py| {
+            if let Err(error) = self.seam.refused.bind(py).call1((address, reason)) {
+                error.write_unraisable(py, None);
+            }
+        });
     }
 
     fn in_a_row(&self, asking: &mut dyn FnMut()) {

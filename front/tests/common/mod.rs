@@ -65,6 +65,8 @@ impl Host for Anybody {
         Some(Arc::new(()))
     }
 
+    fn refused(&self, _: &str, _: &str) {}
+
     fn in_a_row(&self, asking: &mut dyn FnMut()) {
         asking();
     }
