@@ -41,6 +41,12 @@ def returned(policies: LoadedPolicies, name: str, document: Any) -> Any:
     return None if raw is None else msgspec.json.decode(raw)
 
 
+def test_an_entrypoint_tells_what_data_it_can_read(runtime: Runtime, general_wasm: bytes) -> None:
+    """What an invalidation of data goes by."""
+    loaded = load(a_bundle(general_wasm, READS_ROLES, ROLES, "r1"), runtime)
+    assert loaded.entrypoint("t/role").reads_data == (("live", "roles"),)
+
+
 def test_the_fingerprint_changes_with_what_is_read_and_with_nothing_else(
     runtime: Runtime, general_wasm: bytes, compile_rego: Compile
 ) -> None:
