@@ -41,8 +41,8 @@ run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set k
 .PHONY: test
 test: MAY_INSTALL := yes
 test: .venv/.dev tools h2load postgres redis lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
-	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest -m carried tests/contract $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
+	$(BIN)/python -m pytest --hypothesis-profile repeatable $(ARGS)
+	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest --hypothesis-profile repeatable -m carried tests/contract $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
 
 .PHONY: tools
 tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) .tools/h2spec-$(H2SPEC_VERSION)

@@ -9,6 +9,8 @@ pytest_plugins = sorted(f"tests.{file.stem}" for file in Path(__file__).parent.g
 
 # A property is no promise about time: a busy machine must not fail one, nor for how long its examples take to make.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# The same examples each time: `make test` decides about a change, and chance must not. Without it pytest looks further.
+hypothesis.settings.register_profile("repeatable", hypothesis.settings.get_profile("untimed"), derandomize=True)
 hypothesis.settings.load_profile("untimed")
 
 
