@@ -255,13 +255,21 @@ class AuditQueue:
 
     def _commit(self, *, durable: bool = False) -> bool:
         try:
-            self._spool.append(self._source.segment(self._sealed), durable=durable)
+            self._append(durable=durable)
         except AuditError as error:
             self._note_failure(error)
             return False
         self._note_commit()
         self._measure()
         return True
+
+    def _append(self, *, durable: bool) -> None:
+        try:
+            self._spool.append(self._source.segment(self._sealed), durable=durable)
+        except SpoolDamagedError as error:
+            self._note_failure(error)
+            # There may be a new one, and at the end there is no later.
+            self._spool.append(self._source.segment(self._sealed), durable=durable)
 
     def _let_go(self) -> None:
         """Frees the room of what was shipped."""

@@ -171,6 +171,23 @@ def test_damaged_spools_are_kept_but_not_without_end(directory: Path) -> None:
     assert [path.read_bytes().split()[1] for path in kept] == [b"3", b"4", b"5"]
 
 
+def damage(directory: Path) -> None:
+    """Under the hands of whoever writes it."""
+    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("UPDATE sqlite_master SET rootpage = 9999 WHERE name = 'segments'")
+        other.execute("PRAGMA schema_version = 99")
+
+
+def test_a_spool_that_is_found_damaged_at_the_end_takes_nothing_with_it(directory: Path) -> None:
+    queue = a_queue(directory)
+    queue.start()
+    wait_until(lambda: queue._parked)
+    damage(directory)
+    queue.close(GRACE)
+    assert [event.event_type for event in events_of(directory)] == ["source_stopped", "audit_spool_damaged"]
+
+
 def test_a_spool_that_is_damaged_while_it_is_written_is_replaced_and_nothing_that_waits_is_lost(
     directory: Path,
 ) -> None:
@@ -178,10 +195,7 @@ def test_a_spool_that_is_damaged_while_it_is_written_is_replaced_and_nothing_tha
     queue.start()
     queue.put_nowait(a_record())
     wait_until(lambda: queue.statistics().sequence == 2)
-    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as other:
-        other.execute("PRAGMA writable_schema = ON")
-        other.execute("UPDATE sqlite_master SET rootpage = 9999 WHERE name = 'segments'")
-        other.execute("PRAGMA schema_version = 99")
+    damage(directory)
     record = a_record()
     queue.put_nowait(record)
     wait_until(lambda: queue.statistics().sequence == 4)
