@@ -91,6 +91,11 @@ redis: ## Install Redis, which tests start servers of, for `make test`; no servi
 		exit 1
 	fi
 
+.PHONY: test-timescale
+test-timescale: .venv/.dev ## The same of the audit trail on a server with TimescaleDB: PG_CONFIG=/path/to/its/pg_config
+	POSTGRES_BIN=$$($(or $(PG_CONFIG),pg_config) --bindir) POSTGRES_PRELOAD=timescaledb $(BIN)/python -m pytest \
+		tests/contract/test_audit_store.py $(ARGS)
+
 .PHONY: lint
 lint: .venv/.dev ## Check style, types and the direction of imports
 	@set -x

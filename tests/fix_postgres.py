@@ -87,7 +87,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Returns when it takes connections."""
-        settings = [argument for setting in _UNSAFE_BUT_QUICK for argument in ("-c", setting)]
+        loaded = [f"shared_preload_libraries={libraries}"] if (libraries := os.environ.get("POSTGRES_PRELOAD")) else []
+        settings = [argument for setting in (*_UNSAFE_BUT_QUICK, *loaded) for argument in ("-c", setting)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [_bin() / "postgres", "-D", self._data, "-k", self.folder, *settings],
@@ -165,8 +166,8 @@ def postgres_server(initialized_postgres: Path) -> Iterator[PostgresServer]:
     """The server of the session, for tests that leave it running; most want `database`."""
     with tempfile.TemporaryDirectory(prefix="sark-pg-", dir="/tmp") as folder:
         server = PostgresServer(Path(folder), initialized_postgres)
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.stop()
@@ -180,9 +181,9 @@ def new_database(postgres_server: PostgresServer) -> Iterator[NewDatabase]:
     """Makes empty databases on the server of the session and returns their DSNs; they are dropped after the test."""
     made: list[str] = []
 
-    def make(template: str = "template0") -> str:
+    def make(template: str = "template0", encoding: str = "UTF8") -> str:
         name = f"test_{uuid4().hex}"
-        _administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {template}")
+        _administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {template} ENCODING '{encoding}'")
         made.append(name)
         return postgres_server.dsn(name)
 

@@ -15,11 +15,12 @@ COMMANDS = {
     "bundle": "Build, inspect, verify, sign, compare and serve policy bundles.",
     "audit": "Read and verify the audit trail.",
     "cache": "Have what is cached decided and read anew.",
+    "audit-writer": "Take the events of all sidecars into the database.",
     "publisher": "Tell every sidecar what changed in the registry.",
     "db": "Make and fill the schema of a database.",
     "config": "Show the effective settings and where each came from.",
 }
-"""What each module `sark_pdp.cli.NAME` holds, told here so that the help need not import it."""
+"""What each module `sark_pdp.cli.NAME` holds (with `_` for `-`), told here so that the help need not import it."""
 
 EXIT_ERROR = 2
 _EXIT_INTERRUPTED = 130
@@ -44,7 +45,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"sark_pdp.cli.{cmd_name}"), cmd_name)
+        module = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"sark_pdp.cli.{module}"), module)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -12,11 +12,13 @@ from sark_pdp.errors import SettingsError
 
 if TYPE_CHECKING:
     from sark_pdp.attributes.registry.seed import Report
+    from sark_pdp.postgres.migrations import Migration
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _DSN_VARIABLE = "SARK_DB_DSN"
+_EXISTING = "public"
 
 
 def dsn_options(function: Callable[Concatenate[str, P], R]) -> Callable[..., R]:
@@ -63,13 +65,15 @@ def db() -> None:
 @db.command(
     epilog="\b\nExamples:\n"
     "  sark-pdp db migrate --registry --dsn postgresql://admin@db/sark\n"
+    "  sark-pdp db migrate --dsn postgresql://owner@db/audit\n"
     "  sark-pdp db migrate --registry --dsn-file /run/secrets/dsn --dry-run | less"
 )
-@click.option("--registry", is_flag=True, required=True, help="Users, servers and tools, as sidecars read them.")
+@click.option(
+    "--registry", is_flag=True, help="Users, servers and tools, as sidecars read them. Without it: the audit trail."
+)
 @click.option(
     "--existing-schema",
-    default="public",
-    show_default=True,
+    show_default=_EXISTING,
     metavar="NAME",
     help="Where a registry that another program keeps is looked for: tables users, mcp_servers and mcp_tools.",
 )
@@ -80,29 +84,48 @@ def db() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would be applied, and apply nothing.")
 @dsn_options
-def migrate(dsn: str, *, registry: bool, existing_schema: str, triggers: bool, dry_run: bool) -> None:
-    """Bring the schema up to date: makes tables and views, or, where another program's tables are, the views alone.
+def migrate(dsn: str, *, registry: bool, existing_schema: str | None, triggers: bool, dry_run: bool) -> None:
+    """Bring the schema up to date: of the audit trail, or, with --registry, of what sidecars read about principals.
+
+    The audit trail gets a hypertable where the server offers TimescaleDB, else partitions by day. The registry gets
+    tables and views, or, where another program's tables are, the views alone.
 
     Tables of another program are never changed, unless --triggers asks for triggers on them. A second run has nothing
     to do. Two that run at the same time take turns.
     """
-    from sark_pdp.attributes.registry.schema import plan
     from sark_pdp.postgres import migrations
     from sark_pdp.postgres.connections import connect
 
     with connect(dsn, "sark-pdp db migrate") as connection:
-        todo = plan(connection, existing_schema, triggers=triggers)
+        steps = _registry(connection, existing_schema, triggers=triggers) if registry else _trail(connection)
         if dry_run:
-            for migration in migrations.pending(connection, todo.migrations):
-                click.echo(f"-- {migration.title}\n{migration.statements}")
+            click.echo(migrations.script(migrations.pending(connection, steps)), nl=False)
             return
-        if todo.over is not None:
-            click.echo(f"reading the tables that are there: {', '.join(todo.over.tables)}", err=True)
         applied = 0
-        for done in migrations.migrate(connection, todo.migrations):
+        for done in migrations.migrate(connection, steps):
             applied += not done.skipped
             click.echo(f"left out: {done.skipped}" if done.skipped else f"applied {done.migration.title}", err=True)
         click.echo("the schema is up to date" if applied else "nothing to do", err=True)
+
+
+def _registry(connection: Any, existing_schema: str | None, *, triggers: bool) -> "list[Migration]":
+    from sark_pdp.attributes.registry.schema import plan
+
+    todo = plan(connection, existing_schema or _EXISTING, triggers=triggers)
+    if existing_schema is not None and todo.over is None:
+        raise SettingsError(
+            f"--existing-schema {existing_schema}: there are no tables mcp_servers and mcp_tools, or the database has "
+            "tables of this program's own already, in schema sark_registry"
+        )
+    if todo.over is not None:
+        click.echo(f"reading the tables that are there: {', '.join(todo.over.tables)}", err=True)
+    return list(todo.migrations)
+
+
+def _trail(connection: Any) -> "list[Migration]":
+    from sark_pdp.audit_writer.schema import form_to_migrate, migrations
+
+    return migrations(form_to_migrate(connection))
 
 
 @db.command(

@@ -1,0 +1,241 @@
+"""The columns of an event, made of its payload, and its row as PostgreSQL's binary COPY takes it.
+
+The function is total for whatever names an event: text is cut at 512 characters and NUL becomes U+FFFD, for no index
+and no text of PostgreSQL takes more; an address that does not parse, details that jsonb cannot hold and a value of
+another type are NULL. The payload itself is stored beside them byte for byte.
+"""
+
+import ipaddress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from sark_pdp.audit.source import CHECKPOINT, STARTED, STOPPED
+from sark_pdp.errors import AuditError
+from sark_pdp.model import Json
+
+NAMES: Final = (
+    *("id", "timestamp", "source", "sequence", "chain", "payload", "event_type", "severity"),
+    *("user_id", "user_email", "server_id", "tool_name", "decision", "policy_id", "policy_revision"),
+    *("ip_address", "user_agent", "request_id", "details"),
+)
+"""Of `audit_events`, in the order of a row."""
+
+COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END: Final = b"\xff\xff"
+"""What comes before and after the rows: <https://www.postgresql.org/docs/current/sql-copy.html>, Binary Format."""
+
+MOST_CHARACTERS: Final = 512
+"""Of a text column: an index entry of more than 2,704 bytes is refused."""
+
+_ANCHORS: Final = frozenset({STARTED, STOPPED, CHECKPOINT})
+_NULL: Final = b"\xff\xff\xff\xff"
+_FIELDS: Final = len(NAMES).to_bytes(2)
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECONDS: Final = 1_000_000
+_SECONDS_A_DAY: Final = 86_400
+_UUID_BYTES: Final = (16).to_bytes(4)
+_INT8_BYTES: Final = (8).to_bytes(4)
+_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+
+class UnstorableError(AuditError):
+    """A payload that names no event, or another one than what it came as."""
+
+
+class Row(Struct, frozen=True, gc=False):
+    """One event, ready to be written."""
+
+    key: bytes
+    """The id: 16 bytes, which sort as PostgreSQL sorts a uuid."""
+    time_us: int
+    """Microseconds since 2000-01-01, UTC: PostgreSQL's own form of a timestamp."""
+    source: str
+    sequence: int
+    chain: bytes
+    payload: bytes
+    anchor: bool
+    """Whether the event says where a chain stands, so that a copy outlives the retention."""
+    copied: bytes
+    """The row in the binary form of COPY."""
+
+    @property
+    def day(self) -> int:
+        """Whole days from 2000-01-01, UTC."""
+        return self.time_us // (_SECONDS_A_DAY * _MICROSECONDS)
+
+
+class Columns(Struct, frozen=True, gc=False):
+    """What of the columns is not text or bytes that are stored as they came."""
+
+    id: UUID
+    timestamp: datetime
+    source: str
+    sequence: int
+    event_type: str = ""
+    severity: str = ""
+    user_id: str | None = None
+    user_email: str | None = None
+    server_id: str | None = None
+    tool_name: str | None = None
+    decision: str | None = None
+    policy_id: str | None = None
+    policy_revision: str | None = None
+    ip_address: str | None = None
+    user_agent: str | None = None
+    request_id: str | None = None
+    details: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decoder: Final = msgspec.json.Decoder(Columns)
+
+
+def row_of(source: str, sequence: int, chain: bytes, payload: bytes) -> Row:
+    """The row of an event that came as number `sequence` of `source`. Raises UnstorableError."""
+    columns = columns_of(payload)
+    if columns.source != source or columns.sequence != sequence:
+        raise UnstorableError(
+            f"the payload says that it is event {columns.sequence} of source {columns.source[:MOST_CHARACTERS]!r}"
+        )
+    time_us = microseconds_of(columns.timestamp)
+    details = details_of(columns)
+    key = columns.id.bytes
+    address = columns.ip_address
+    event_type = columns.event_type
+    copied = b"".join(
+        (
+            _FIELDS,
+            _UUID_BYTES,
+            key,
+            _INT8_BYTES,
+            time_us.to_bytes(8, signed=True),
+            _common(source),
+            _INT8_BYTES,
+            sequence.to_bytes(8),
+            len(chain).to_bytes(4),
+            chain,
+            len(payload).to_bytes(4),
+            payload,
+            _common(event_type),
+            _common(columns.severity),
+            _common(columns.user_id),
+            _common(columns.user_email),
+            _common(columns.server_id),
+            _common(columns.tool_name),
+            _common(columns.decision),
+            _common(columns.policy_id),
+            _common(columns.policy_revision),
+            _NULL if address is None else _inet(address),
+            _common(columns.user_agent),
+            _text(columns.request_id),
+            # Version 1 of jsonb's binary form.
+            _NULL if details is None else b"".join(((len(details) + 1).to_bytes(4), b"\x01", details)),
+        )
+    )
+    return Row(key, time_us, source, sequence, chain, payload, event_type in _ANCHORS, copied)
+
+
+def columns_of(payload: bytes) -> Columns:
+    """The columns as the payload has them, uncut. Raises UnstorableError where no id, time, source or number is."""
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _odd(payload)
+
+
+def text_of(value: str) -> str:
+    """A text as its column holds it."""
+    if len(value) > MOST_CHARACTERS:
+        value = value[:MOST_CHARACTERS]
+    return value.replace("\0", _REPLACEMENT) if "\0" in value else value
+
+
+def details_of(columns: Columns) -> bytes | None:
+    """JSON that jsonb can hold; None where there is none."""
+    raw = bytes(columns.details)
+    if raw == b"null":
+        return None
+    # Only an escape can stand for a NUL or for half a character.
+    if b"\\u" not in raw and raw.isascii():
+        return raw
+    try:
+        decoded = msgspec.json.decode(raw)
+        return msgspec.json.encode(_clean(decoded)) if b"\\u0000" in raw else raw
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def microseconds_of(point: datetime) -> int:
+    """Since 2000-01-01, UTC; a time without a zone is in UTC."""
+    passed = (point if point.tzinfo else point.replace(tzinfo=UTC)) - _EPOCH
+    return (passed.days * _SECONDS_A_DAY + passed.seconds) * _MICROSECONDS + passed.microseconds
+
+
+def _odd(payload: bytes) -> Columns:
+    """The columns of a payload some of which are of another type, or that is not all UTF-8."""
+    try:
+        found = msgspec.json.decode(payload.decode("utf-8", "replace"), strict=False)
+        named = msgspec.convert({name: found[name] for name in ("id", "timestamp", "source", "sequence")}, _Named)
+    except (msgspec.MsgspecError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise UnstorableError("the payload is no JSON object with id, timestamp, source and sequence") from error
+    texts: dict[str, Any] = {
+        name: value
+        for name, value in found.items()
+        if name in NAMES and type(value) is str and name not in _Named.__struct_fields__
+    }
+    texts.pop("details", None)
+    details = found.get("details")
+    return Columns(
+        named.id,
+        named.timestamp,
+        named.source,
+        named.sequence,
+        **texts,
+        details=msgspec.Raw(msgspec.json.encode(details)),
+    )
+
+
+class _Named(Struct):
+    """What no event is without."""
+
+    id: UUID
+    timestamp: datetime
+    source: str
+    sequence: int
+
+
+def _text(value: str | None) -> bytes:
+    if value is None:
+        return _NULL
+    raw = text_of(value).encode("utf-8", "replace")
+    return len(raw).to_bytes(4) + raw
+
+
+_common: Final = lru_cache(maxsize=8192)(_text)
+"""For columns whose values come again."""
+
+
+@lru_cache(maxsize=8192)
+def _inet(address: str) -> bytes:
+    """The binary form of `inet`: family, bits, not a cidr, size, address (network_recv of PostgreSQL)."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return _NULL
+    packed = parsed.packed
+    family = 2 if parsed.version == 4 else 3
+    return (4 + len(packed)).to_bytes(4) + bytes((family, parsed.max_prefixlen, 0, len(packed))) + packed
+
+
+def _clean(value: Json) -> Json:
+    if type(value) is str:
+        return value.replace("\0", _REPLACEMENT)
+    if type(value) is dict:
+        return {_clean(key): _clean(below) for key, below in value.items()}
+    if type(value) is list:
+        return [_clean(below) for below in value]
+    return value

@@ -1,0 +1,167 @@
+"""`AuditIngest`: one stream for each sidecar, its events acknowledged when they are committed."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import grpc
+from msgspec import Struct
+
+from sark_pdp._proto import audit_pb2
+from sark_pdp.audit_writer.batcher import Batcher, Portion, portion_of
+from sark_pdp.audit_writer.metrics import WriterMetrics
+from sark_pdp.audit_writer.peers import covers, is_one_of, names_of
+
+PUSH: Final = "/sark.audit.v1.AuditIngest/Push"
+
+_WINDOW_BYTES: Final = 8 << 20
+"""Of one stream that are not committed yet; it is not read on until some are."""
+_LONGEST_SOURCE: Final = 512
+"""Characters: what its column holds."""
+_LAST_SEQUENCE: Final = 2**63 - 1
+
+_log = logging.getLogger(__name__)
+
+
+class Clients(Struct, frozen=True):
+    """Which certificates may send."""
+
+    required: bool = False
+    """Whether a client has one at all: then it must cover each source that the client sends for."""
+    allowed: tuple[str, ...] = ()
+    """Where these are stated, it has one of these names as well."""
+
+
+class _RefusedError(Exception):
+    """The stream ends with this status."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, reason: str) -> None:
+        super().__init__(details)
+        self.code, self.reason = code, reason
+
+
+class _Stream:
+    """What one stream still waits for."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        """Of the client's certificate."""
+        self.acknowledged: dict[str, int] = {}
+        """Sequence numbers to be told, by source."""
+        self.bytes = 0
+        """Not committed yet."""
+        self.changed = asyncio.Event()
+        """There is something to tell, or to end for."""
+        self.room = asyncio.Event()
+        """It may be read on."""
+        self.room.set()
+        self.reading: asyncio.Task[None] | None = None
+
+    def submitted(self, portion: Portion) -> None:
+        """The batcher has it."""
+        self.bytes += portion.size
+        if self.bytes > _WINDOW_BYTES:
+            self.room.clear()
+
+    def committed(self, portion: Portion) -> None:
+        """Called by the batcher."""
+        self.bytes -= portion.size
+        self.acknowledged[portion.source] = portion.last
+        if self.bytes <= _WINDOW_BYTES:
+            self.room.set()
+        self.changed.set()
+
+
+class Ingest:
+    """The method. Belongs to one event loop."""
+
+    def __init__(self, batcher: Batcher, metrics: WriterMetrics, clients: Clients) -> None:
+        self._batcher = batcher
+        self._metrics = metrics
+        self._clients = clients
+        self._streams: set[_Stream] = set()
+
+    async def push(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Answers batches with acknowledgements until the client has sent everything and all of it is committed."""
+        stream = _Stream(names_of(context))
+        reading = stream.reading = asyncio.create_task(self._read(stream, messages))
+        reading.add_done_callback(lambda _: stream.changed.set())
+        self._streams.add(stream)
+        self._metrics.streams.set(len(self._streams))
+        try:
+            while stream.acknowledged or stream.bytes or not reading.done():
+                await stream.changed.wait()
+                stream.changed.clear()
+                acknowledged, stream.acknowledged = stream.acknowledged, {}
+                for source, sequence in acknowledged.items():
+                    yield audit_pb2.Ack(source=source, sequence=sequence).SerializeToString()
+        finally:
+            reading.cancel()
+            self._streams.discard(stream)
+            self._metrics.streams.set(len(self._streams))
+        await self._end(reading, context)
+
+    def stop(self) -> None:
+        """No stream is read on; each ends when what was read of it is committed and acknowledged."""
+        for stream in self._streams:
+            if stream.reading is not None:
+                stream.reading.cancel()
+
+    async def _end(self, reading: "asyncio.Task[None]", context: Any) -> None:
+        """Says how the stream ended, where the client did not end it."""
+        if reading.cancelled():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this writer is going down; another one takes the rest")
+        error = reading.exception()
+        if isinstance(error, _RefusedError):
+            self._metrics.refused.labels(error.reason).inc()
+            _log.warning("a stream was refused", extra={"peer": context.peer(), "reason": error.reason})
+            await context.abort(error.code, str(error))
+        if error is not None:
+            raise error
+
+    async def _read(self, stream: _Stream, messages: AsyncIterator[bytes]) -> None:
+        async for message in messages:
+            for portion in self._portions(stream, message):
+                await self._batcher.submit(portion)
+                stream.submitted(portion)
+            await stream.room.wait()
+
+    def _portions(self, stream: _Stream, message: bytes) -> list[Portion]:
+        try:
+            batch = audit_pb2.Batch.FromString(message)
+        except Exception as error:  # protobuf's decode error has no public name that stays
+            raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "the message is no Batch", "malformed") from error
+        portions = []
+        for source, events in groupby(batch.events, key=lambda event: event.source or batch.source):
+            self._check(source, stream.names)
+            listed = [(event.sequence, event.chain, event.payload) for event in events]
+            if not all(0 < sequence <= _LAST_SEQUENCE for sequence, _, _ in listed):
+                raise _RefusedError(
+                    grpc.StatusCode.INVALID_ARGUMENT, "events[].sequence: expected 1 to 2^63 - 1", "malformed"
+                )
+            portions.append(portion_of(source, listed, stream.committed))
+        return portions
+
+    def _check(self, source: str, names: Sequence[str]) -> None:
+        if not source or len(source) > _LONGEST_SOURCE or not source.isprintable():
+            raise _RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, "source: expected 1 to 512 printable characters", "malformed"
+            )
+        clients = self._clients
+        if not clients.required:
+            return
+        if clients.allowed and not is_one_of(names, clients.allowed):
+            raise _RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "the client's certificate has none of the names in tls.allowed_sans",
+                "sans",
+            )
+        if not covers(names, source):
+            raise _RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"the client's certificate does not cover the source {source!r}: a subject alternative name must be"
+                " the part before the slash",
+                "source",
+            )
