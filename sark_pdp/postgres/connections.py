@@ -8,14 +8,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sark_pdp.errors import DatabaseError, SettingsError
 
 _CONNECT_SECONDS = 10
-_SECRETS = ("password", "sslpassword")
+_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 def parse_dsn(dsn: str) -> dict[str, str]:
     """The parameters of a connection string, as a URI or as `key=value`; raises SettingsError, which repeats none."""
     try:
         return {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
-    except psycopg.ProgrammingError:
+    except (psycopg.ProgrammingError, UnicodeError):
         # The driver's text repeats parts of the string, and that may be the password.
         raise SettingsError(
             "the connection string of PostgreSQL cannot be read; expected postgresql://USER@HOST:PORT/DATABASE, "
@@ -58,12 +58,20 @@ def read_dsn_file(file: Path) -> str:
 
 
 def connect(dsn: str, application: str) -> psycopg.Connection:
-    """A connection in autocommit mode, known to the server as `application`; raises DatabaseError or SettingsError."""
-    given = {"connect_timeout": str(_CONNECT_SECONDS)} | parse_dsn(dsn)
+    """A connection in autocommit mode, known to the server as `application`; raises DatabaseError or SettingsError.
+
+    Texts come and go in UTF-8, whatever the database is kept in.
+    """
+    given = {"connect_timeout": str(_CONNECT_SECONDS)} | parse_dsn(dsn) | {"client_encoding": "utf8"}
     try:
         return psycopg.connect(make_conninfo("", **given), autocommit=True, application_name=application)
     except psycopg.Error as error:
         raise database_error(f"PostgreSQL cannot be reached ({without_secrets(dsn)})", error) from error
+    except UnicodeError as error:
+        # Of the name service, before libpq is asked.
+        raise DatabaseError(
+            f"PostgreSQL cannot be reached ({without_secrets(dsn)}): there can be no host of this name"
+        ) from error
 
 
 def database_error(what: str, error: psycopg.Error) -> DatabaseError:

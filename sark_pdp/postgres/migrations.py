@@ -1,4 +1,4 @@
-"""Brings a schema up to date: numbered files of SQL once and in order, those that describe a state when they change.
+"""Brings a schema up to date: numbered files of SQL once and in order, those that describe a state when it is another.
 
 What was applied is recorded in `sark_pdp.migrations`, with a digest. Processes that migrate together take turns.
 """
@@ -10,12 +10,14 @@ from importlib.resources.abc import Traversable
 
 import psycopg
 from msgspec import Struct
+from psycopg import sql
 
 from sark_pdp.errors import DatabaseError
 from sark_pdp.postgres.connections import database_error
 
 STATE = 0
-"""The version of a migration that describes a state: it is applied, after the numbered ones, whenever it changed."""
+"""The version of a migration that describes a state: it is applied, after the numbered ones, whenever it changed, and
+when what it made is gone."""
 
 _LOCK = 0x5341524B_00000001
 """The key of the advisory lock: nobody else's, and the same in every version."""
@@ -46,6 +48,8 @@ class Migration(Struct, frozen=True):
     statements: str
     dispensable: str = ""
     """What is missing where the server cannot do it; empty where it must be applied."""
+    is_there: str = ""
+    """Of a state: a query for whether all that it made is still there; empty where nobody takes that away."""
 
     @property
     def digest(self) -> str:
@@ -91,7 +95,13 @@ def pending(connection: psycopg.Connection, migrations: Sequence[Migration]) -> 
             raise DatabaseError(
                 f"the database was migrated by a newer program, for it has {part} {version:04d} {name}; use that one"
             )
-    return [it for it in migrations if _is_pending(it, recorded.get((it.part, it.version, it.name)))]
+    return [it for it in migrations if _is_pending(connection, it, recorded.get((it.part, it.version, it.name)))]
+
+
+def script(migrations: Sequence[Migration]) -> str:
+    """What `migrate` does for these, as statements for another program, which may go on after one that fails."""
+    steps = [f"-- {it.title}\nBEGIN;\n{it.statements}\n{_record_of(it)};\nCOMMIT;\n" for it in migrations]
+    return "\n".join([_HISTORY.lstrip(), *steps]) if steps else ""
 
 
 def _recorded(connection: psycopg.Connection) -> dict[tuple[str, int, str], str]:
@@ -105,15 +115,24 @@ def _recorded(connection: psycopg.Connection) -> dict[tuple[str, int, str], str]
     return {(part, version, name): digest for part, version, name, digest in rows}
 
 
-def _is_pending(migration: Migration, recorded: str | None) -> bool:
+def _is_pending(connection: psycopg.Connection, migration: Migration, recorded: str | None) -> bool:
     if recorded is None or migration.version == STATE:
-        return recorded != migration.digest
+        return recorded != migration.digest or not _is_there(connection, migration)
     if recorded != migration.digest:
         raise DatabaseError(
             f"{migration.title} was applied with other statements than this program has; "
             "migrate with the version that the database belongs to"
         )
     return False
+
+
+def _is_there(connection: psycopg.Connection, migration: Migration) -> bool:
+    if not migration.is_there:
+        return True
+    try:
+        return connection.execute(migration.is_there.encode()).fetchone() == (True,)
+    except psycopg.Error as error:
+        raise database_error("the catalogue cannot be read", error) from error
 
 
 def migrate(connection: psycopg.Connection, migrations: Sequence[Migration]) -> Iterator[Applied]:
@@ -150,14 +169,22 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> Applied:
     try:
         with connection.transaction():
             connection.execute(migration.statements.encode())
-            connection.execute(
-                "INSERT INTO sark_pdp.migrations (part, version, name, digest) VALUES (%s, %s, %s, %s) "
-                "ON CONFLICT (part, version, name) DO UPDATE SET digest = excluded.digest, applied_at = now()",
-                [migration.part, migration.version, migration.name, migration.digest],
-            )
+            connection.execute(_record_of(migration).encode())
     except psycopg.Error as error:
         failed = database_error(f"{migration.title} cannot be applied", error)
         if migration.dispensable and error.sqlstate in _IMPOSSIBLE_HERE:
             return Applied(migration, f"{failed}; without it {migration.dispensable}")
         raise failed from error
     return Applied(migration)
+
+
+def _record_of(migration: Migration) -> str:
+    values = (migration.part, migration.version, migration.name, migration.digest)
+    return (
+        sql.SQL(
+            "INSERT INTO sark_pdp.migrations (part, version, name, digest) VALUES ({}) "
+            "ON CONFLICT (part, version, name) DO UPDATE SET digest = excluded.digest, applied_at = now()"
+        )
+        .format(sql.SQL(", ").join(map(sql.Literal, values)))
+        .as_string(None)
+    )

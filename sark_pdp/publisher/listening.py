@@ -34,6 +34,7 @@ class Listening:
         self._ask_every, self._patience = ask_every, patience
         self._asked_at: float | None = None
         self._answered_at = float("-inf")
+        self._broken: psycopg.Error | None = None
         try:
             self._ask(_LISTEN)
         except psycopg.Error as error:
@@ -48,24 +49,30 @@ class Listening:
     def wait(self, timeout: float) -> list[str]:
         """The payloads of what was notified, at once where there are some, else within `timeout` seconds.
 
-        Raises DatabaseError where the connection broke, or the server does not answer.
+        Raises DatabaseError where the connection broke, or the server does not answer: what came before is told first.
         """
-        try:
-            if self._asked_at is None and time.monotonic() - self._answered_at >= self._ask_every:
-                self._ask("SELECT 1")
-            select.select([self._connection.fileno()], [], [], timeout)
-            self._connection.pgconn.consume_input()
-            self._take_results()
-            payloads = self._payloads()
-        except psycopg.Error as error:
-            raise database_error("PostgreSQL is lost", error) from error
-        if self._asked_at is not None and time.monotonic() - self._asked_at > self._patience:
+        if self._broken is None:
+            try:
+                self._read(timeout)
+            except psycopg.Error as error:
+                self._broken = error
+        payloads = self._payloads()
+        if self._broken is not None and not payloads:
+            raise database_error("PostgreSQL is lost", self._broken) from self._broken
+        if not payloads and self._asked_at is not None and time.monotonic() - self._asked_at > self._patience:
             raise DatabaseError(f"PostgreSQL did not answer within {self._patience:g} s")
         return payloads
 
     def close(self) -> None:
         """Never waits for the server."""
         self._connection.close()
+
+    def _read(self, timeout: float) -> None:
+        if self._asked_at is None and time.monotonic() - self._answered_at >= self._ask_every:
+            self._ask("SELECT 1")
+        select.select([self._connection.fileno()], [], [], timeout)
+        self._connection.pgconn.consume_input()
+        self._take_results()
 
     def _ask(self, query: str) -> None:
         self._connection.pgconn.send_query(query.encode())

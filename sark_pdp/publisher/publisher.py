@@ -92,6 +92,9 @@ class Publisher:
         pause = _Pause()
         while not self._stopping.is_set():
             try:
+                if self._owed:
+                    # Redis may be back before PostgreSQL is: what was heard does not wait for the other.
+                    self._pay()
                 with closing(self._listen()) as source:
                     self._serve(source, pause)
             except SarkError as error:
@@ -101,6 +104,8 @@ class Publisher:
                 _log.exception("the publisher failed; it begins anew")
                 self._lost(error)
             self._stopping.wait(pause.take())
+        if self._owed:
+            self._pay()
 
     def _lost(self, error: Exception) -> None:
         if self._deaf != str(error):
@@ -111,7 +116,7 @@ class Publisher:
     def _serve(self, source: Source, pause: _Pause) -> None:
         """Until it is told to stop; raises SarkError where the source is lost."""
         retry, retry_at = _Pause(), 0.0
-        missed = True
+        missed, began = True, float("inf")
         while not self._stopping.is_set():
             patience = _WAIT if not self._owed else min(_WAIT, max(retry_at - time.monotonic(), 0))
             payloads = source.wait(patience)
@@ -121,16 +126,18 @@ class Publisher:
                 missed, self._deaf = False, "what changed while nobody listened is not invalidated yet"
                 self._metrics.connections.inc()
                 self._metrics.listening = True
-                pause.reset()
+                began = time.monotonic()
                 _log.info("listening to the registry; what was read of it before is invalidated")
             self._take(payloads)
             if self._owed and time.monotonic() >= retry_at:
                 if self._pay():
                     retry.reset()
+                    self._deaf = None if source.established else self._deaf
                 else:
                     retry_at = time.monotonic() + retry.take()
-        if self._owed:
-            self._pay()
+            if time.monotonic() - began > _LONGEST_PAUSE:
+                # Connections that end as soon as they begin must not have everything read anew all the time.
+                pause.reset()
 
     def _take(self, payloads: Iterable[str]) -> None:
         for payload in payloads:
@@ -161,6 +168,6 @@ class Publisher:
             self._metrics.invalidated.value += len(part)
         if self._mute is not None:
             _log.info("Redis takes invalidations again")
-        self._mute = self._deaf = None
+        self._mute = None
         self._owed = set()
         return True

@@ -62,5 +62,5 @@ def check_publisher(settings: PublisherSettings, origins: Mapping[str, str]) -> 
         key = f"cache.l2.{problem.key}"
         value = getattr(redis, problem.key)
         # A password may be in it, and this line is logged.
-        shown = "***" if problem.key == "url" and "@" in value else value
+        shown = "***" if problem.key == "url" and set(value) & set("@?") else value
         raise SettingsError(f"{key}: '{shown}' ({origins[key]}) {problem.text}")

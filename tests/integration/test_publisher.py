@@ -1,6 +1,8 @@
 """The publisher between a real PostgreSQL and a real Redis: what changes there is invalidated here, whatever breaks."""
 
 import contextlib
+import select
+import time
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -11,12 +13,13 @@ from sark_pdp.cache.redis_connection import RedisServer
 from sark_pdp.cache.redis_generations import RedisGenerations
 from sark_pdp.cache.redis_link import RedisLink
 from sark_pdp.cache.subjects import ATTRIBUTES, named, server, tool, user
+from sark_pdp.errors import DatabaseError
 from sark_pdp.model import Seconds
 from sark_pdp.publisher.listening import Listening
 from sark_pdp.publisher.metrics import PublisherMetrics
 from sark_pdp.publisher.publisher import Publisher
 from tests.fix_bundles import until
-from tests.fix_postgres import PostgresServer, StartPostgres
+from tests.fix_postgres import NewDatabase, PostgresServer, StartPostgres
 from tests.fix_redis import RedisProcess, RedisProxy
 from tests.fix_registry import add_rows, migrated
 
@@ -190,6 +193,54 @@ def test_what_redis_did_not_take_is_made_good_when_it_does(
     redis_proxy.accept_again()
     shared.wait_changed(ATTRIBUTES)
     until(lambda: publisher.problem is None)
+
+
+def test_what_redis_did_not_take_does_not_wait_for_postgresql_too(
+    start_postgres: StartPostgres, shared: Shared, publish: Publish, redis_proxy: RedisProxy
+) -> None:
+    postgres = start_postgres()
+    dsn = _new_registry(postgres)
+    publisher = publish(dsn, url=redis_proxy.url)
+    wait_publishing(publisher, shared)
+
+    redis_proxy.refuse()
+    execute(dsn, "UPDATE sark_registry.users SET role = 'admin' WHERE id = 'ann'")
+    until(lambda: publisher.problem == "Redis does not take invalidations")
+    postgres.stop()
+    redis_proxy.accept_again()
+    shared.wait_changed(ATTRIBUTES)
+    until(lambda: "PostgreSQL" in str(publisher.problem))
+
+
+def hear(listening: Listening) -> list[str]:
+    """The next payloads."""
+    deadline = time.monotonic() + 60.0
+    while not (payloads := listening.wait(1.0)):
+        assert time.monotonic() < deadline, "nothing was heard"
+    return payloads
+
+
+def test_what_came_before_the_connection_broke_is_heard(small_registry: str) -> None:
+    with contextlib.closing(Listening(small_registry)) as listening:
+        until(lambda: listening.wait(1.0) == [] and listening.established)
+        execute(small_registry, "UPDATE sark_registry.users SET role = 'admin' WHERE id = 'ann'")
+        select.select([listening._connection.fileno()], [], [], 60.0)
+        execute(small_registry, f"SELECT pg_terminate_backend(pid, 60000) FROM ({CONNECTION}) AS it")
+
+        assert hear(listening) == ['{"kind": "user", "changed": ["ann"]}']
+        with pytest.raises(DatabaseError, match="PostgreSQL is lost"):
+            listening.wait(1.0)
+
+
+def test_ids_are_heard_as_they_are_whatever_the_database_is_kept_in(new_database: NewDatabase) -> None:
+    dsn = new_database(encoding="LATIN1")
+    migrated(dsn)
+    with contextlib.closing(Listening(dsn)) as listening:
+        until(lambda: listening.wait(1.0) == [] and listening.established)
+        with psycopg.connect(dsn, client_encoding="utf8") as connection:
+            connection.execute("INSERT INTO sark_registry.users (id, email, role) VALUES ('zoë', 'zoe@x', 'viewer')")
+        heard = hear(listening)
+    assert heard == ['{"kind": "user", "changed": ["zoë"]}']
 
 
 def test_of_two_publishers_one_may_go(small_registry: str, shared: Shared, publish: Publish) -> None:

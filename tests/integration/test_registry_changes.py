@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from sark_pdp.attributes.registry.triggers import CHANNEL
-from tests.fix_registry import SARK, migrated
+from tests.fix_registry import SARK, add_rows, migrated
 
 
 def notified(dsn: str, *statements: str) -> list[dict[str, Any]]:
@@ -144,16 +144,20 @@ def test_whoever_may_write_the_tables_needs_no_right_on_the_schema_of_the_trigge
     assert told == [{"kind": "user", "changed": ["bob"]}]
 
 
-def test_tables_of_another_program_notify_where_that_is_asked_for(database: str) -> None:
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(SARK.encode())
-    migrated(database)
-    change = "UPDATE mcp_servers SET status = 'REGISTERED'"
-    assert notified(database, change) == []
+@pytest.fixture
+def foreign(database: str) -> str:
+    """A database with the tables of another program."""
+    return add_rows(database, SARK)
 
-    migrated(database, "--triggers")
+
+def test_tables_of_another_program_notify_where_that_is_asked_for(foreign: str) -> None:
+    migrated(foreign)
+    change = "UPDATE mcp_servers SET status = 'REGISTERED'"
+    assert notified(foreign, change) == []
+
+    migrated(foreign, "--triggers")
     told = notified(
-        database,
+        foreign,
         "UPDATE mcp_tools SET invocation_count = invocation_count + 1",
         "UPDATE users SET extra_metadata = '{\"last_login\": 1}'",
         "UPDATE mcp_tools SET sensitivity_level = 'CRITICAL'",
@@ -164,3 +168,42 @@ def test_tables_of_another_program_notify_where_that_is_asked_for(database: str)
         {"kind": "tool", "changed": [[tool, server, "read_file"]]},
         {"kind": "user", "changed": [ann]},
     ]
+
+
+def test_a_program_that_changes_its_columns_can_still_write_and_all_is_told_of(foreign: str) -> None:
+    migrated(foreign, "--triggers")
+    told = notified(
+        foreign,
+        "ALTER TABLE mcp_servers RENAME sensitivity_level TO level",
+        "UPDATE mcp_servers SET level = 'LOW'",
+        "ALTER TABLE user_teams RENAME user_id TO member",
+        "DELETE FROM user_teams",
+    )
+    assert told == [{"kind": "server", "all": True}, {"kind": "user", "all": True}]
+
+
+def test_triggers_that_are_there_follow_the_columns_of_the_views(foreign: str) -> None:
+    migrated(foreign, "--triggers")
+    add_rows(foreign, "ALTER TABLE mcp_servers ADD visibility varchar(20) DEFAULT 'INTERNAL'")
+    migrated(foreign)
+
+    assert [each["kind"] for each in notified(foreign, "UPDATE mcp_servers SET visibility = 'PUBLIC'")] == ["server"]
+    assert migrated(foreign).stderr.endswith("nothing to do\n")
+
+
+def test_triggers_that_were_dropped_are_put_back_when_asked_for(foreign: str) -> None:
+    migrated(foreign, "--triggers")
+    add_rows(foreign, "DROP FUNCTION sark_pdp.mcp_servers_changed CASCADE")
+    change = "UPDATE mcp_servers SET status = 'REGISTERED'"
+    assert notified(foreign, change) == []
+
+    migrated(foreign, "--triggers")
+    assert [each["kind"] for each in notified(foreign, "UPDATE mcp_servers SET status = 'ACTIVE'")] == ["server"]
+
+
+def test_a_name_in_other_capitals_is_another_name_whatever_the_type_says(foreign: str) -> None:
+    add_rows(foreign, "CREATE EXTENSION citext; ALTER TABLE mcp_tools ALTER name TYPE citext")
+    migrated(foreign, "--triggers")
+
+    [told] = notified(foreign, "UPDATE mcp_tools SET name = 'Read_File'")
+    assert {name for _, _, name in told["changed"]} == {"read_file", "Read_File"}

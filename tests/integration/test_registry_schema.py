@@ -61,6 +61,8 @@ def test_a_dry_run_changes_nothing_and_prints_statements_that_do_it(new_database
     with psycopg.connect(by_hand) as connection:
         connection.execute(printed.encode())
         assert shape(connection) == expected_shape()
+    assert migrated(by_hand).stderr == "nothing to do\n"
+    assert migrated(by_hand, "--dry-run").stdout == ""
 
 
 LOOKUPS = {
@@ -211,6 +213,55 @@ def test_views_over_other_tables_follow_columns_that_come_later(database: str) -
         assert connection.execute("SELECT visibility FROM sark_pdp.servers").fetchone() == ("internal",)
 
 
+def test_a_view_that_was_dropped_is_made_again(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(SARK.encode())
+        migrated(database)
+        # As for a column of another type: the statements of the views stay the same.
+        connection.execute("DROP VIEW sark_pdp.tools; ALTER TABLE mcp_tools ALTER name TYPE text")
+        migrated(database)
+        assert connection.execute("SELECT name FROM sark_pdp.tools").fetchone() == ("read_file",)
+
+
+def test_json_that_is_no_text_does_not_make_the_row_unreadable(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(SARK.encode())
+        migrated(database)
+        for written, read in LISTS.items():
+            connection.execute("UPDATE mcp_tools SET managers = %s::json", [written])
+            assert connection.execute("SELECT managers FROM sark_pdp.tools").fetchone() == (read,), written
+
+
+LISTS = {
+    '["ann", "bob"]': ["ann", "bob"],
+    r'["b\u00f6b", "\"ann\"", "a\\b"]': ["b\u00f6b", '"ann"', "a\\b"],
+    "[]": [],
+    '{"ann": 1}': [],
+    '"ann"': [],
+    r'["ann\u0000", "bob"]': ["bob"],
+    r'["\ud800", "bob"]': ["bob"],
+}
+
+
+def test_a_schema_without_a_registry_is_refused_where_it_was_named(database: str) -> None:
+    result = db("migrate", "--registry", "--dsn", database, "--existing-schema", "srak")
+
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "--existing-schema srak: there are no tables mcp_servers and mcp_tools" in result.stderr
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT to_regnamespace('sark_pdp')").fetchone() == (None,)
+
+
+def test_views_of_somebodys_own_are_not_replaced(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA sark_pdp; CREATE VIEW sark_pdp.users AS SELECT 'ann' AS id")
+        result = db("migrate", "--registry", "--dsn", database)
+
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert "there is a view sark_pdp.users already, but no registry in schema public" in result.stderr
+        assert connection.execute("SELECT * FROM sark_pdp.users").fetchone() == ("ann",)
+
+
 @pytest.mark.parametrize(
     ("tables", "says"),
     [
@@ -258,6 +309,7 @@ def test_a_password_is_taken_from_a_file_or_the_environment_but_not_from_the_com
     [
         ((), "no database is named: give --dsn or --dsn-file, or set SARK_DB_DSN"),
         (("--dsn", "postgres//u:hunter2@h"), "cannot be read; expected postgresql://"),
+        (("--dsn", "host=no..host"), "PostgreSQL cannot be reached (host=no..host): there can be no host of this name"),
         (("--dsn", "host=/nonexistent dbname=x"), "PostgreSQL cannot be reached (dbname=x host=/nonexistent):"),
         (("--dsn-file", "/nonexistent"), "/nonexistent: cannot be read: No such file or directory"),
         (("--dsn-file", "/dev/null"), "/dev/null: does not hold one line"),

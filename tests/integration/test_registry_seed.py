@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import psycopg
+import pytest
 from click.testing import Result
 
 from tests.fix_postgres import NewDatabase
@@ -69,14 +70,17 @@ def test_rows_that_are_there_are_only_replaced_when_it_is_asked_for(database: st
     assert "sark_registry.teams holds rows; give --replace" in refused.stderr
     assert content(database) == before
 
-    assert db("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0", "--replace").exit_code == 0
+    replaced = db("seed", "--dsn", database, "--users=1", "--servers=1", "--tools=0", "--replace")
+    assert replaced.exit_code == 0
+    assert replaced.stderr.splitlines()[-2:] == ["servers: 1 rows", "tools: 0 rows"]
     assert content(database)["users"].startswith("1")
 
 
-def test_only_tables_of_this_program_are_filled(database: str) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--replace",)], ids=["fill", "replace"])
+def test_only_tables_of_this_program_are_filled(database: str, arguments: tuple[str, ...]) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE users (id text)")
-    result = db("seed", "--dsn", database)
+    result = db("seed", "--dsn", database, *arguments)
 
     assert result.exit_code == 2
     assert "run `sark-pdp db migrate --registry` first" in result.stderr

@@ -14,6 +14,7 @@ REFUSED = {
     (): "attributes.postgres_dsn: is not set; name the registry",
     (DSN,): "cache.l2.url: is not set; name the Redis",
     (DSN, "cache.l2.url=redis://:hunter2@redis"): "cache.l2.url: '***' (flag) has a user or a password in it",
+    (DSN, "cache.l2.url=redis://redis?password=hunter2"): "cache.l2.url: '***' (flag) has a query or a fragment",
     (DSN, REDIS, "cache.l2.password_file=/nonexistent"): "cache.l2.password_file: '/nonexistent' (flag) cannot be read",
     (DSN, REDIS, "attributes.postgres_password_file=/nonexistent"): "'/nonexistent' (flag) cannot be read",
     ("attributes.postgres_dsn=host=db password=hunter2", REDIS): "attributes.postgres_dsn: has a password in it",

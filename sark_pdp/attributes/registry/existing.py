@@ -41,6 +41,9 @@ _LOWERED: Final = frozenset({"sensitivity_level", "status", "visibility", "envir
 _NATIVE: Final = frozenset({("users", "id"), ("servers", "id"), ("tools", "id"), ("tools", "server_id")})
 """Looked up by: a cast would hide them from the index of the table."""
 
+_NO_TEXT: Final = r"\\u(0000|[dD][89a-fA-F])"
+"""Escapes that JSON may have and text may not; one row that has them must not make the others unreadable."""
+
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "users": ("id",),
     "servers": ("id",),
@@ -118,12 +121,12 @@ def watched_in(existing: Existing) -> list[Watched]:
 
 def _compared(existing: Existing, key: str) -> Sequence[str]:
     if key == "members":
-        return ("user_id", "team_id")
-    view = next(view for view in (USERS, SERVERS, TOOLS) if view.name == key)
-    sources = dict.fromkeys(source for name in view.columns if (source := _source(existing, view, name)))
-    natives = [name for name in ("id", "server_id", "name") if name in sources]
-    # As text, for not every type can be compared.
-    return [*natives, *(f"{_quoted(name)}::text AS {_quoted(name)}" for name in sources if name not in natives)]
+        sources = dict.fromkeys(("user_id", "team_id"))
+    else:
+        view = next(view for view in (USERS, SERVERS, TOOLS) if view.name == key)
+        sources = dict.fromkeys(source for name in view.columns if (source := _source(existing, view, name)))
+    # As text, for not every type can be compared, and to some a capital letter makes no difference.
+    return [f'{_quoted(name)}::text COLLATE "C" AS {_quoted(name)}' for name in sources]
 
 
 def _source(existing: Existing, view: View, name: str) -> str | None:
@@ -149,13 +152,14 @@ def _expression(existing: Existing, view: View, name: str) -> str:
 
 
 def _list(column: str, type_name: str) -> str:
-    """An array of text from an array, or from an array in JSON; null from anything else."""
+    """An array of text from an array, or from an array in JSON without what is no text; null from other types."""
     if type_name.endswith("[]"):
         return f"{column}::text[]"
     if type_name not in {"json", "jsonb"}:
         return "NULL::text[]"
-    array = f"CASE WHEN jsonb_typeof({column}::jsonb) = 'array' THEN {column}::jsonb ELSE '[]' END"
-    return f"ARRAY(SELECT jsonb_array_elements_text({array}))"
+    array = f"CASE WHEN json_typeof({column}::json) = 'array' THEN {column}::json ELSE '[]' END"
+    elements = f"json_array_elements({array}) AS element(json)"
+    return f"ARRAY(SELECT element.json #>> '{{}}' FROM {elements} WHERE element.json::text !~ '{_NO_TEXT}')"  # noqa: S608 (quoted names)
 
 
 def _quoted(name: str) -> str:

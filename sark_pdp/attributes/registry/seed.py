@@ -65,7 +65,7 @@ def seed(connection: psycopg.Connection, sizes: Sizes, number: int, *, replace: 
             b"ANALYZE sark_registry.teams, sark_registry.users, sark_registry.team_members, "
             b"sark_registry.servers, sark_registry.tools"
         )
-    except psycopg.errors.UndefinedTable as error:
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise DatabaseError(
             "the database has no registry of this program's own: run `sark-pdp db migrate --registry` first"
         ) from error
@@ -93,7 +93,8 @@ def _copy(connection: psycopg.Connection, table: _Table, report: Report) -> None
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(_SCHEMA, table.name), sql.SQL(", ").join(map(sql.Identifier, table.columns))
     )
-    report(table.name, 0, table.total)
+    if table.total:
+        report(table.name, 0, table.total)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for index, row in enumerate(table.rows, 1):
             copy.write_row(row)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
+from psycopg import sql
 
 from sark_pdp.attributes.columns import SCHEMA
 
@@ -31,6 +32,11 @@ BEGIN
         PERFORM {schema}.notify_changed('{kind}', ARRAY(SELECT DISTINCT {entry} FROM before LIMIT {limit}));
     END IF;
     RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+    -- A column was renamed, say. Whoever writes the table must not fail for that, and no change may go untold.
+    RAISE LOG 'what changed in % is not told row by row: %', TG_TABLE_NAME, SQLERRM;
+    PERFORM pg_notify('{channel}', '{{"kind": "{kind}", "all": true}}');
+    RETURN NULL;
 END
 $$;
 CREATE OR REPLACE TRIGGER {name}_inserted AFTER INSERT ON {table}
@@ -49,6 +55,9 @@ CHANNEL: Final = "sark_pdp_changes"
 TRIGGERS: Final = "sark_pdp_"
 """What the names of all triggers begin with."""
 
+_EVENTS: Final = ("inserted", "updated", "deleted", "truncated")
+"""What the names of those on one table end with."""
+
 _LIMIT: Final = 1001
 """One more than `notify_changed` takes before it tells of all."""
 
@@ -64,6 +73,15 @@ class Watched(Struct, frozen=True):
     """The entry of a row: SQL that gives jsonb."""
     compared: Sequence[str]
     """SQL over one row: an update of anything else is not told of. With what `entry` reads."""
+
+
+def triggers_are_on(watched: Sequence[Watched]) -> str:
+    """A query for whether all of them are there."""
+    tables = ", ".join(f"to_regclass({sql.Literal(it.table).as_string(None)})" for it in watched)
+    return (
+        f"SELECT count(*) = {len(_EVENTS) * len(watched)} FROM pg_trigger "  # noqa: S608 (quoted names)
+        f"WHERE starts_with(tgname, '{TRIGGERS}') AND tgrelid IN ({tables})"
+    )
 
 
 def triggers_on(watched: Watched) -> str:
