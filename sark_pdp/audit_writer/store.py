@@ -179,9 +179,12 @@ class EventStore:
 
 
 def _prepare(connection: psycopg.Connection[Any]) -> Form:
-    """What the connection needs: the staging table. Raises DatabaseError before the first migration."""
+    """What the connection needs, a staging table above all. Raises DatabaseError before the first migration."""
     form = form_of(connection)
     connection.execute(_STAGE)
+    if connection.execute("SELECT current_setting('synchronous_commit')").fetchone() == ("off",):
+        # A spool deletes what is acknowledged: that must outlive a crash of the server, however that is configured.
+        connection.execute("SET synchronous_commit = on")
     if form is Form.TIMESCALE:
         # A late event is compared with compressed ones, however many these are.
         connection.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0")

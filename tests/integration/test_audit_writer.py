@@ -1,0 +1,330 @@
+"""`sark-pdp audit-writer` as a real process on a real PostgreSQL: streams, questions, an outage, the end."""
+
+import http.client
+import queue
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import psycopg
+import pytest
+import uuid_utils
+
+from sark_pdp._proto.audit_pb2 import Ack, Batch, Event, Filter, HourlyCountsResponse, SearchRequest, SearchResponse
+from sark_pdp.audit_writer.schema import Form, migrations
+from sark_pdp.postgres.migrations import migrate
+from tests.fix_postgres import PostgresServer, StartPostgres
+from tests.fix_serve import free_port
+
+PUSH = "/sark.audit.v1.AuditIngest/Push"
+QUERY = "/sark.audit.v1.AuditQuery"
+SOURCE = "pod-1/0123456789abcdef"
+TIMEOUT = 30.0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+class Writer:
+    """One process."""
+
+    def __init__(self, command: Path, folder: Path, dsn: str, settings: dict[str, str]) -> None:
+        self.address, self.metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self._log = folder / "log"
+        given = {"listen.grpc": self.address, "listen.metrics": self.metrics, "database.dsn": dsn, **settings}
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [command, "audit-writer", *(f"--set={key}={value}" for key, value in given.items())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_for(lambda: self.get("/healthz")[0] == 200 or self.process.poll() is not None)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body; 0 where nobody answers."""
+        connection = http.client.HTTPConnection(self.metrics, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(TIMEOUT)
+
+
+class Stream:
+    """One open call of Push."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._batches: queue.Queue[Batch | None] = queue.Queue()
+        self.call: Any = channel.stream_stream(
+            PUSH, request_serializer=Batch.SerializeToString, response_deserializer=Ack.FromString
+        )(iter(self._batches.get, None))
+
+    def send(self, *events: Event, source: str = SOURCE) -> None:
+        self._batches.put(Batch(source=source, events=events))
+
+    def finish(self) -> None:
+        self._batches.put(None)
+
+    def wait_acknowledged(self, sequence: int) -> None:
+        for ack in self.call:
+            if ack.sequence == sequence:
+                return
+        raise AssertionError("the stream ended")
+
+    def wait_refused(self) -> grpc.StatusCode:
+        with pytest.raises(grpc.RpcError):
+            list(self.call)
+        code: grpc.StatusCode = self.call.code()
+        return code
+
+
+def event(sequence: int, source: str = SOURCE, **columns: Any) -> Event:
+    payload = {
+        "id": str(uuid_utils.uuid7()),
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "source": source,
+        "sequence": sequence,
+        "event_type": "authorization_allowed",
+        "severity": "low",
+        "user_id": "alice",
+        "details": {},
+        **columns,
+    }
+    return Event(sequence=sequence, chain=bytes(32), payload=msgspec.json.encode(payload))
+
+
+@pytest.fixture
+def store(database: str) -> str:
+    with psycopg.connect(database, autocommit=True) as connection:
+        list(migrate(connection, migrations(Form.PLAIN)))
+    return database
+
+
+@pytest.fixture
+def start(sark_pdp: Path, tmp_path: Path) -> Iterator[Callable[..., Writer]]:
+    started: list[Writer] = []
+
+    def start(dsn: str, **settings: str) -> Writer:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        writer = Writer(sark_pdp, folder, dsn, {key.replace("__", "."): value for key, value in settings.items()})
+        started.append(writer)
+        return writer
+
+    yield start
+    for writer in started:
+        if writer.process.poll() is None:
+            writer.process.kill()
+            writer.process.wait()
+
+
+@pytest.fixture
+def channel_to() -> Iterator[Callable[[Writer], grpc.Channel]]:
+    opened: list[grpc.Channel] = []
+
+    def connect(writer: Writer) -> grpc.Channel:
+        opened.append(grpc.insecure_channel(writer.address))
+        return opened[-1]
+
+    yield connect
+    for channel in opened:
+        channel.close()
+
+
+def sequences(dsn: str) -> list[int]:
+    with psycopg.connect(dsn) as connection:
+        return [row[0] for row in connection.execute("SELECT sequence FROM audit_events ORDER BY sequence")]
+
+
+Start = Callable[..., Writer]
+Connect = Callable[[Writer], grpc.Channel]
+
+
+def test_what_is_acknowledged_is_in_the_table_and_can_be_asked_for(
+    store: str, start: Start, channel_to: Connect
+) -> None:
+    writer = start(store)
+    channel = channel_to(writer)
+    wait_for(lambda: writer.get("/readyz")[0] == 200)
+    tail = channel.unary_stream(
+        f"{QUERY}/Tail", request_serializer=Filter.SerializeToString, response_deserializer=Event.FromString
+    )(Filter(user_id="bob"))
+    tail.initial_metadata()
+    stream = Stream(channel)
+    stream.send(*(event(number) for number in range(1, 4)))
+    stream.send(event(4, user_id="bob"), event(5))
+    stream.wait_acknowledged(5)
+    assert sequences(store) == [1, 2, 3, 4, 5]
+    assert next(tail).sequence == 4
+    tail.cancel()
+    search: Any = channel.unary_unary(
+        f"{QUERY}/Search",
+        request_serializer=SearchRequest.SerializeToString,
+        response_deserializer=SearchResponse.FromString,
+    )
+    page = search(SearchRequest(page_size=2), timeout=TIMEOUT)
+    assert len(page.events) == 2
+    rest = search(SearchRequest(page_size=9, page_token=page.next_page_token), timeout=TIMEOUT)
+    assert sorted(it.sequence for it in (*page.events, *rest.events)) == [1, 2, 3, 4, 5]
+    with pytest.raises(grpc.RpcError) as refused:
+        search(SearchRequest(page_token="nonsense"), timeout=TIMEOUT)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    hourly: Any = channel.unary_unary(
+        f"{QUERY}/HourlyCounts",
+        request_serializer=Filter.SerializeToString,
+        response_deserializer=HourlyCountsResponse.FromString,
+    )
+    counts = hourly(Filter(), timeout=TIMEOUT).counts
+    assert sum(it.count for it in counts if it.user_id == "alice") == 4
+    stream.finish()
+    assert list(stream.call) == []
+    assert 'sark_audit_writer_events_total{result="inserted"} 5.0' in writer.get("/metrics")[1]
+    assert writer.stop() == 0, writer.log
+
+
+def test_an_outage_keeps_the_stream_open_and_loses_nothing(
+    start_postgres: StartPostgres, start: Start, channel_to: Connect
+) -> None:
+    server: PostgresServer = start_postgres()
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        list(migrate(connection, migrations(Form.PLAIN)))
+    writer = start(server.dsn())
+    stream = Stream(channel_to(writer))
+    stream.send(event(1))
+    stream.wait_acknowledged(1)
+    server.crash()
+    stream.send(event(2))
+    wait_for(lambda: writer.get("/readyz")[0] == 503)
+    stream.send(event(3))
+    server.start()
+    stream.wait_acknowledged(3)
+    assert sequences(server.dsn()) == [1, 2, 3]
+    wait_for(lambda: writer.get("/readyz")[0] == 200)
+
+
+def test_a_writer_that_is_told_to_stop_acknowledges_what_it_read(store: str, start: Start, channel_to: Connect) -> None:
+    writer = start(store, batch__max_delay="1s")
+    stream = Stream(channel_to(writer))
+    stream.send(event(1))
+    wait_for(lambda: "sark_audit_writer_pending_events 1.0" in writer.get("/metrics")[1] or sequences(store) == [1])
+    assert writer.stop() == 0, writer.log
+    stream.wait_acknowledged(1)
+    assert stream.wait_refused() is grpc.StatusCode.UNAVAILABLE
+    assert sequences(store) == [1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "source"),
+    [(event(0), SOURCE), (event(1), ""), (event(1), "x" * 513), (event(2**63), SOURCE), (event(1), "a\nb/1")],
+)
+def test_what_no_sidecar_sends_ends_the_stream(
+    store: str, start: Start, channel_to: Connect, sent: Event, source: str
+) -> None:
+    stream = Stream(channel_to(start(store)))
+    stream.send(sent, source=source)
+    assert stream.wait_refused() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_event_in_the_name_of_another_source_is_set_aside(store: str, start: Start, channel_to: Connect) -> None:
+    stream = Stream(channel_to(start(store)))
+    stream.send(event(1), event(2, source="pod-2/ff"), Event(sequence=3, payload=b"\xff"), event(4))
+    stream.wait_acknowledged(4)
+    assert sequences(store) == [1, 4]
+    with psycopg.connect(store) as connection:
+        rejected = connection.execute(
+            "SELECT source, sequence, reason FROM audit_rejected ORDER BY sequence"
+        ).fetchall()
+    assert [row[:2] for row in rejected] == [(SOURCE, 2), (SOURCE, 3)]
+    assert "pod-2/ff" in rejected[0][2]
+
+
+def test_without_the_tables_it_waits_for_the_migration(database: str, start: Start, channel_to: Connect) -> None:
+    writer = start(database)
+    stream = Stream(channel_to(writer))
+    stream.send(event(1))
+    wait_for(lambda: "sark-pdp db migrate" in writer.get("/readyz")[1])
+    with psycopg.connect(database, autocommit=True) as connection:
+        list(migrate(connection, migrations(Form.PLAIN)))
+    stream.wait_acknowledged(1)
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "code"),
+    [
+        ("client.test/0123", {}, None),
+        ("client.test/0123", {"tls__allowed_sans": '["client.test"]'}, None),
+        ("other.test/0123", {}, grpc.StatusCode.PERMISSION_DENIED),
+        ("client.test.evil/0123", {}, grpc.StatusCode.PERMISSION_DENIED),
+        ("client.test/0123", {"tls__allowed_sans": '["other.test"]'}, grpc.StatusCode.PERMISSION_DENIED),
+    ],
+)
+def test_a_certificate_covers_the_source_that_it_sends_for(
+    store: str,
+    start: Start,
+    certificates: Path,
+    source: str,
+    settings: dict[str, str],
+    code: grpc.StatusCode | None,
+) -> None:
+    writer = start(store, **_tls(certificates), **settings)
+    with _secure(writer, certificates) as channel:
+        stream = Stream(channel)
+        stream.send(event(1, source=source), source=source)
+        if code is None:
+            stream.wait_acknowledged(1)
+        else:
+            assert stream.wait_refused() is code
+        stream.finish()
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [({}, False), ({"query__allowed_sans": '["client.test"]'}, True), ({"query__allowed_sans": '["a.test"]'}, False)],
+)
+def test_to_ask_takes_a_name_of_its_own(
+    store: str, start: Start, certificates: Path, settings: dict[str, str], allowed: bool
+) -> None:
+    writer = start(store, **_tls(certificates), **settings)
+    with _secure(writer, certificates) as channel:
+        for method in ("Search", "HourlyCounts"):
+            call: Any = channel.unary_unary(f"{QUERY}/{method}")
+            if allowed:
+                call(b"", timeout=TIMEOUT)
+            else:
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(b"", timeout=TIMEOUT)
+                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def _tls(certificates: Path) -> dict[str, str]:
+    files = {"cert_file": "server.pem", "key_file": "server.key", "client_ca_file": "ca.pem"}
+    return {f"tls__{key}": str(certificates / name) for key, name in files.items()}
+
+
+def _secure(writer: Writer, certificates: Path) -> grpc.Channel:
+    credentials = grpc.ssl_channel_credentials(
+        *((certificates / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem"))
+    )
+    options = (("grpc.ssl_target_name_override", "server.test"),)
+    return grpc.secure_channel(writer.address, credentials, options)
