@@ -78,7 +78,8 @@ class RedisGenerations:
         now = monotonic()
         if now >= self._trusted_until:
             away = self._away
-            return None if away is None else away.known(entrypoint, projected, key)
+            # A Redis that is there may tell of what these cannot hear of.
+            return None if away is None or self._link.run_id is not None else away.known(entrypoint, projected, key)
         parts = self._parts
         part = parts.known.get(key)
         return part[0] if part is not None and part[1] > now else parts.found(entrypoint, projected, key, now)
@@ -88,7 +89,7 @@ class RedisGenerations:
         now = monotonic()
         if now >= self._trusted_until:
             away = self._away
-            return None if away is None else away.known_of(subjects)
+            return None if away is None or self._link.run_id is not None else away.known_of(subjects)
         held = [self._held.get(subject) for subject in subjects]
         found = [part[0] for part in held if part is not None and part[1] > now]
         return found if len(found) == len(held) else None
@@ -260,6 +261,9 @@ class RedisGenerations:
         self._parts = self._parts.renewed()
 
     def _gone(self) -> LocalGenerations:
+        if self._link.run_id is not None:
+            # For this once. The next read may succeed, and nothing is to outlive what it would have told.
+            return LocalGenerations(self._capacity)
         with self._lock:
             if self._away is None:
                 self._away = LocalGenerations(self._capacity)
