@@ -36,7 +36,7 @@ def make_sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSi
         other.execute("BEGIN IMMEDIATE")
         queues.append((queue, other))
         assert queue.put_nowait(a_record())
-        wait_until(lambda: queue._sealed and not queue._queue)
+        wait_until(lambda: queue._committer.sealed and not queue._queue)
         return queue
 
     yield make

@@ -82,7 +82,7 @@ def held_up(queue: AuditQueue, directory: Path) -> Iterator[None]:
     with another_writer(directory) as other:
         other.execute("BEGIN IMMEDIATE")
         assert queue.put_nowait(a_record())
-        wait_until(lambda: queue._sealed and not queue._queue)
+        wait_until(lambda: queue._committer.sealed and not queue._queue)
         yield
         other.execute("ROLLBACK")
 
