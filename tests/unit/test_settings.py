@@ -487,7 +487,7 @@ BAD_L2 = [
 
 @pytest.mark.parametrize(("given", "problem"), BAD_L2)
 def test_a_shared_cache_that_cannot_be_is_refused(given: dict[str, str], problem: str) -> None:
-    line = refused(overrides=[f"cache.l2.{key}={value}" for key, value in given.items()])
+    line = refused(overrides=tuple(f"cache.l2.{key}={value}" for key, value in given.items()))
     assert line.startswith(problem)
     assert "secret" not in line
 
