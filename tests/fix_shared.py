@@ -76,10 +76,10 @@ class CountingLink:
         """As the link."""
         return self._link.run_id
 
-    def execute(self, commands: Sequence[Command]) -> list[object] | None:
+    def execute(self, commands: Sequence[Command], waited: float = 0.0) -> list[object] | None:
         """As the link."""
         self.sent.append(list(commands))
-        return self._link.execute(commands)
+        return self._link.execute(commands, waited)
 
 
 class Sharing:

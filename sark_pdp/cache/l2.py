@@ -55,31 +55,33 @@ class SharedVerdicts:
         """Of the server now; read before generations are, and given to `put_later`."""
         return self._store.run_id
 
-    def asks(self, entrypoint: Entrypoint) -> bool:
-        """Whether to ask for a verdict of this entrypoint.
+    def asks(self, entrypoint: Entrypoint, *, measured: bool) -> bool:
+        """Whether to ask for a verdict of this entrypoint. `measured`: what it takes will be told, or what a miss does.
 
         Not while Redis is away, nor where a miss costs less, nor where there cannot be one: of an entrypoint that is
         not deterministic only those are kept to which the policy gave a lifetime, so that has to be seen first.
         """
         if self._store.run_id is None or not (entrypoint.deterministic or entrypoint.name in self._lasting):
             return False
-        return self._choice.asks(entrypoint.name)
+        return self._choice.asks(entrypoint.name) if measured else self._choice.prefers(entrypoint.name)
 
     def lasts(self, entrypoint: str) -> None:
         """A verdict of this entrypoint may be kept."""
         if entrypoint not in self._lasting and len(self._lasting) < _MOST_ENTRYPOINTS:
             self._lasting.add(entrypoint)
 
-    def get(self, entrypoint: str, key: bytes) -> CacheEntry | None:
-        """What one of the sidecars decided, where that is good now."""
+    def get(self, entrypoint: str, key: bytes, waited: float = 0.0) -> CacheEntry | None:
+        """What one of the sidecars decided, where that is good now. `waited` as for `SignedStore`."""
         began = time.monotonic()
-        (found,) = self.get_many([key])
-        self._choice.asked(entrypoint, time.monotonic() - began)
+        (found,) = self.get_many([key], waited)
+        # Another round trip came before where the caller has waited; this one was left out where that took long.
+        self._choice.asked(entrypoint, max(time.monotonic() - began, waited))
         return found
 
-    def get_many(self, keys: Sequence[bytes]) -> list[CacheEntry | None]:
+    def get_many(self, keys: Sequence[bytes], waited: float = 0.0) -> list[CacheEntry | None]:
         """The same for several, in one round trip."""
-        found = [None if stored is None else self._entry(stored) for stored in self._store.get_many(_KIND, keys)]
+        stored = self._store.get_many(_KIND, keys, waited)
+        found = [None if each is None else self._entry(each) for each in stored]
         hits = sum(entry is not None for entry in found)
         self._hits.value += hits
         self._misses.value += len(found) - hits

@@ -90,11 +90,16 @@ class RedisLink:
         """
         return redis_py_connection(self._server, timeout)
 
-    def execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """The replies to all of them, in one round trip; None where Redis is not to be had, or refuses one of them."""
-        if not self._up:
+    def execute(self, commands: Sequence[Command], waited: float = 0.0) -> list[Any] | None:
+        """The replies to all of them, in one round trip; None where Redis is not to be had, or refuses one of them.
+
+        `waited`: seconds that the caller has waited for Redis before, on behalf of the same request: both together are
+        within the timeout. Where less than half of it is left Redis is not asked, and that is no failure of it.
+        """
+        patience = self._timeout - waited
+        if not self._up or patience < self._timeout / 2:
             return None
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + patience
         taken = self._taken(deadline)
         if taken is None:
             return None
@@ -196,12 +201,12 @@ class RedisLink:
                 self._tend()
             except Exception as error:  # noqa: BLE001  # whatever it was, there is no Redis, and it is tried again
                 self._lost(error)
-                self._tell()
+                self._tell(self.run_id)
                 self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 pause = _FIRST_PAUSE
-                self._tell()
+                self._tell(self.run_id)
                 self._wake.wait(_LOOK)
         if self._watch is not None:
             self._watch.close()
@@ -225,6 +230,8 @@ class RedisLink:
         # It has to be as quick as requests want it.
         self._watch.exchange([("PING",)], time.monotonic() + self._timeout)
         first = self._another(run_id)
+        # Before anybody asks it: what another one told must not be taken for what this one tells.
+        self._tell(run_id)
         with self._lock:
             self._open = 1
             self._idle.put((self._generation, first))
@@ -273,8 +280,7 @@ class RedisLink:
             self._logged = now
             _log.warning("Redis is not to be had; decisions are evaluated meanwhile", extra={"reason": str(error)})
 
-    def _tell(self) -> None:
-        run_id = self.run_id
+    def _tell(self, run_id: bytes | None) -> None:
         if run_id == self._told:
             return
         self._told = run_id

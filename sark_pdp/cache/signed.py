@@ -43,8 +43,8 @@ class Link(Protocol):
     def run_id(self) -> bytes | None:
         """Of the server that is asked now; None while there is none."""
 
-    def execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """The replies, in one round trip of bounded time; None where Redis is not to be had."""
+    def execute(self, commands: Sequence[Command], waited: float = 0.0) -> list[Any] | None:
+        """The replies, in one round trip of bounded time, less what was waited; None where Redis is not to be had."""
 
 
 class Stored(Struct, frozen=True):
@@ -79,12 +79,15 @@ class SignedStore:
         """Writes no more; what waits is forgotten."""
         self._later.close()
 
-    def get_many(self, kind: str, keys: Sequence[bytes]) -> list[Stored | None]:
-        """What was put under each key, where it is good now. One round trip; Redis away is a miss of all."""
+    def get_many(self, kind: str, keys: Sequence[bytes], waited: float = 0.0) -> list[Stored | None]:
+        """What was put under each key, where it is good now. One round trip; Redis away is a miss of all.
+
+        `waited`: seconds that the caller has waited for Redis before, for the same request.
+        """
         run_id = self._link.run_id
         if run_id is None or not keys:
             return [None] * len(keys)
-        replies = self._link.execute([("MGET", *[self._name(kind, run_id, key) for key in keys])])
+        replies = self._link.execute([("MGET", *[self._name(kind, run_id, key) for key in keys])], waited)
         if replies is None:
             return [None] * len(keys)
         now = time.time()

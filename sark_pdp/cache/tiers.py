@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 from uuid_utils import uuid7
@@ -20,6 +20,8 @@ from sark_pdp.observability.instruments import Counter
 _ERROR: Final = Outcome.ERROR
 _L1: Final = Tier.L1
 _L2: Final = Tier.L2
+_Asked: TypeAlias = dict[int, tuple[bytes, Request]]
+"""By index in what was asked: a request and its key, generations included."""
 
 
 class CachedDecider:
@@ -54,8 +56,11 @@ class CachedDecider:
         run_id = None if self._shared is None else self._shared.run_id
         key = key_of(request.entrypoint.fingerprint, projected)
         generation = self._generations.known(request.entrypoint, projected, key)
+        waited = 0.0
         if generation is None:
+            began = time.monotonic()
             (generation,) = self._generations.read_many([(request.entrypoint, projected, key)])
+            waited = time.monotonic() - began
         key += generation
         known = self._known(key, projected, request.max_age)
         if known is not None:
@@ -65,14 +70,14 @@ class CachedDecider:
         self._misses.value += 1
         if request.max_age is not None:
             # An evaluation that another caller began may already be older than this one accepts.
-            return self._sought(key, request, run_id)
+            return self._sought(key, request, run_id, waited)
         try:
-            decision, own = self._flights.run(key, request.deadline, lambda: self._sought(key, request, run_id))
+            decision, own = self._flights.run(key, request.deadline, lambda: self._sought(key, request, run_id, waited))
         except DeadlineExceededError:
             if request.deadline <= time.monotonic():
                 raise
             # It was the deadline of the caller who sought it first.
-            return self._sought(key, request, run_id)
+            return self._sought(key, request, run_id, waited)
         if own:
             return decision
         if request.stale or not self._lifetime(decision.verdict, request, self._ttl):
@@ -112,15 +117,16 @@ class CachedDecider:
             # Whoever asks again, where it may wait, counts the miss.
             return None
         self._misses.value += 1
-        self._learn(request, decision.verdict, began)
+        self._learn(request, decision.verdict, time.monotonic() - began)
         return self._kept(key, request, decision, began)
 
     def decide_many(self, requests: Sequence[Request]) -> list[Answered]:
         """What each tier knows is read at once for all; nobody waits for an evaluation of another caller."""
         run_id = None if self._shared is None else self._shared.run_id
         answers: dict[int, Answered] = {}
-        asked: dict[int, tuple[bytes, Request]] = {}
-        for index, (key, request) in enumerate(self._keyed(requests)):
+        asked: _Asked = {}
+        keyed, waited = self._keyed(requests)
+        for index, (key, request) in enumerate(keyed):
             known = self._known(key, request.projected or {}, request.max_age)
             if known is not None:
                 answers[index] = known
@@ -129,7 +135,7 @@ class CachedDecider:
         self._misses.value += len(asked)
         # What is asked twice is sought once, and known then, unless it may not be kept.
         once = set({(key, request.max_age): index for index, (key, request) in reversed(asked.items())}.values())
-        self._seek_many({index: each for index, each in asked.items() if index in once}, answers, run_id)
+        self._seek_many({index: each for index, each in asked.items() if index in once}, answers, run_id, waited)
         rest = {index: each for index, each in asked.items() if index not in once}
         for index, (key, request) in list(rest.items()):
             known = self._known(key, request.projected or {}, request.max_age)
@@ -141,22 +147,26 @@ class CachedDecider:
 
     def statistics(self) -> StoreStatistics:
         """Of L1, now."""
-        store = self._store
-        return StoreStatistics("l1", len(store), store.capacity, self._hits.value, self._misses.value)
+        return StoreStatistics("l1", len(self._store), self._store.capacity, self._hits.value, self._misses.value)
 
-    def _keyed(self, requests: Sequence[Request]) -> list[tuple[bytes, Request]]:
-        """Each with its key, generations included, and its projection."""
+    def _keyed(self, requests: Sequence[Request]) -> tuple[list[tuple[bytes, Request]], float]:
+        """Each with its key, generations included, and its projection; and the seconds waited for generations."""
         projected = [
             _with(it, it.entrypoint.projection.project(it.document)) if it.projected is None else it for it in requests
         ]
-        questions = [(it.entrypoint, it.projected or {}, _key(it)) for it in projected]
+        questions = [
+            (it.entrypoint, it.projected or {}, key_of(it.entrypoint.fingerprint, it.projected or {}))
+            for it in projected
+        ]
         known = [self._generations.known(*question) for question in questions]
         unknown = [question for question, generation in zip(questions, known, strict=True) if generation is None]
+        began = time.monotonic()
         read = iter(self._generations.read_many(unknown) if unknown else ())
+        waited = time.monotonic() - began
         return [
             (question[2] + (next(read) if generation is None else generation), request)
             for question, generation, request in zip(questions, known, projected, strict=True)
-        ]
+        ], waited
 
     def _known(self, key: bytes, projected: Document, max_age: Seconds | None) -> Decision | None:
         if max_age is not None and max_age <= 0:
@@ -172,27 +182,27 @@ class CachedDecider:
         self._hits.value += 1
         return Decision(DecisionId(str(uuid7())), entry.verdict, _L1, projected, Seconds(age), Seconds(left))
 
-    def _asks_shared(self, request: Request) -> bool:
-        shared, max_age = self._shared, request.max_age
-        return shared is not None and (max_age is None or max_age > 0) and shared.asks(request.entrypoint)
+    def _asks_shared(self, request: Request, *, measured: bool = True) -> bool:
+        shared, age = self._shared, request.max_age
+        return shared is not None and (age is None or age > 0) and shared.asks(request.entrypoint, measured=measured)
 
-    def _sought(self, key: bytes, request: Request, run_id: bytes | None) -> Decision:
+    def _sought(self, key: bytes, request: Request, run_id: bytes | None, waited: float = 0.0) -> Decision:
         shared = self._shared
         if shared is not None and self._asks_shared(request):
-            promoted = self._promoted(key, request, shared.get(request.entrypoint.name, key))
+            promoted = self._promoted(key, request, shared.get(request.entrypoint.name, key, waited))
             if promoted is not None:
                 return promoted
             if request.deadline <= time.monotonic():
                 raise DeadlineExceededError("the deadline passed while the shared cache was asked")
         return self._evaluate(key, request, run_id)
 
-    def _seek_many(
-        self, asked: dict[int, tuple[bytes, Request]], answers: dict[int, Answered], run_id: bytes | None
-    ) -> None:
+    def _seek_many(self, asked: _Asked, answers: dict[int, Answered], run_id: bytes | None, waited: float) -> None:
         shared = self._shared
-        wanted = [index for index, (_, request) in asked.items() if self._asks_shared(request)]
+        wanted = [index for index, (_, request) in asked.items() if self._asks_shared(request, measured=False)]
         if shared is not None and wanted:
-            for index, entry in zip(wanted, shared.get_many([asked[index][0] for index in wanted]), strict=True):
+            for index, entry in zip(
+                wanted, shared.get_many([asked[index][0] for index in wanted], waited), strict=True
+            ):
                 promoted = self._promoted(*asked[index], entry)
                 if promoted is not None:
                     answers[index] = promoted
@@ -215,13 +225,11 @@ class CachedDecider:
     def _evaluate(self, key: bytes, request: Request, run_id: bytes | None) -> Decision:
         began = time.monotonic()
         decided = self._next.decide(request)
-        self._learn(request, decided.verdict, began)
+        self._learn(request, decided.verdict, time.monotonic() - began)
         self._share([(key, request, decided)], began, run_id)
         return self._kept(key, request, decided, began)
 
-    def _evaluate_many(
-        self, asked: dict[int, tuple[bytes, Request]], answers: dict[int, Answered], run_id: bytes | None
-    ) -> None:
+    def _evaluate_many(self, asked: _Asked, answers: dict[int, Answered], run_id: bytes | None) -> None:
         if not asked:
             return
         began = time.monotonic()
@@ -230,14 +238,17 @@ class CachedDecider:
         for (index, (key, request)), answered in zip(asked.items(), decided, strict=True):
             answers[index] = answered
             if isinstance(answered, Decision):
+                self._learn(request, answered.verdict)
                 answers[index] = self._kept(key, request, answered, began)
                 made.append((key, request, answered))
         self._share(made, began, run_id)
 
-    def _learn(self, request: Request, verdict: Verdict, began: float) -> None:
+    def _learn(self, request: Request, verdict: Verdict, took: float | None = None) -> None:
+        """`took`: seconds, where it was evaluated alone."""
         shared = self._shared
         if shared is not None:
-            shared.missed(request.entrypoint.name, time.monotonic() - began)
+            if took is not None:
+                shared.missed(request.entrypoint.name, took)
             if self._lifetime(verdict, request, shared.ttl) > 0:
                 shared.lasts(request.entrypoint.name)
 
@@ -272,10 +283,6 @@ class CachedDecider:
         return ttl if asked.entrypoint.deterministic else Seconds(0.0)
 
 
-def _key(request: Request) -> bytes:
-    return key_of(request.entrypoint.fingerprint, request.projected or {})
-
-
 def _with(request: Request, projected: Document) -> Request:
     # A quarter of the time of `replace`.
     return Request(
@@ -289,4 +296,5 @@ def _with(request: Request, projected: Document) -> Request:
         request.size,
         request.as_of,
         request.stale,
+        request.trace_id,
     )

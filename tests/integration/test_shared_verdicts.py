@@ -2,13 +2,14 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sark_pdp.cache import choice
+from sark_pdp.cache import choice, tiers
 from sark_pdp.cache.l2 import Kept
 from sark_pdp.engine.result import verdict_of
 from sark_pdp.errors import DeadlineExceededError
@@ -17,7 +18,7 @@ from sark_pdp.projection import Projection
 from tests.fix_audit import FakeEntrypoint
 from tests.fix_engine import a_question
 from tests.fix_redis import RedisProcess, RedisProxy, StartRedis
-from tests.fix_shared import Sharing, StartSharing, until
+from tests.fix_shared import PATIENT, Sharing, StartSharing, until
 
 PURE = FakeEntrypoint(Projection([("user",)]))
 CLOCKED = FakeEntrypoint(Projection([("user",)]), deterministic=False)
@@ -125,6 +126,15 @@ def test_what_is_never_kept_is_never_asked_for(start_sharing: StartSharing) -> N
     assert [command[0] for command in one.counted.sent[0]] == ["MGET"]
 
 
+def test_a_batch_tells_as_well_that_verdicts_have_a_lifetime(start_sharing: StartSharing) -> None:
+    one = start_sharing()
+    one.policy.result = {"allow": True, "cache_ttl": 5}
+    one.cached.decide_many([question("first", CLOCKED)])
+    one.counted.sent.clear()
+    one.cached.decide_many([question("second", CLOCKED)])
+    assert ["MGET"] in [[command[0] for command in sent] for sent in one.counted.sent]
+
+
 def test_errors_are_never_shared(start_sharing: StartSharing, redis_server: RedisProcess, redis_prefix: str) -> None:
     one = start_sharing()
     one.fail()
@@ -186,7 +196,7 @@ def test_the_age_that_a_caller_accepts_counts_in_every_tier(
 
 def remembered(sharing: Sharing, as_of: float, expires: float, user: str = "alice") -> None:
     """Puts a verdict into Redis as if it had been decided at another time."""
-    ((key, _),) = sharing.cached._keyed([question(user)])
+    ((key, _),), _ = sharing.cached._keyed([question(user)])
     verdict = verdict_of(b'{"allow":true,"reason":"because"}')
     sharing.shared.put_later([Kept(key, verdict, as_of, expires)], sharing.shared.run_id)
 
@@ -280,7 +290,7 @@ def test_the_deadline_of_one_caller_is_nobody_elses(
     one = start_sharing()
     asked, let_go = threading.Event(), threading.Event()
 
-    def slowly(_entrypoint: str, _key: bytes) -> None:
+    def slowly(_entrypoint: str, _key: bytes, _waited: float) -> None:
         asked.set()
         assert let_go.wait(30)
 
@@ -294,6 +304,56 @@ def test_the_deadline_of_one_caller_is_nobody_elses(
         let_go.set()
         assert isinstance(first.exception(), DeadlineExceededError)
         assert second.result().tier is Tier.EVALUATED
+
+
+class Slow:
+    """Generations that had to be read, which took this many seconds as the cache sees it."""
+
+    def __init__(self, clock: "Clock", took: float) -> None:
+        self._clock, self._took = clock, took
+
+    def known(self, *_question: Any) -> None:
+        """Never."""
+
+    def read_many(self, questions: Sequence[Any]) -> list[bytes]:
+        """After a while."""
+        self._clock.passed += self._took
+        return [bytes(16)] * len(questions)
+
+
+class Clock:
+    """`time.monotonic()` with what tests add to it."""
+
+    passed = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.passed
+
+
+@pytest.mark.parametrize(("share", "asks"), [(0.1, True), (0.6, False), (1.5, False)])
+def test_generations_and_verdicts_share_the_time_that_a_request_waits_for_redis(
+    start_sharing: StartSharing, monkeypatch: pytest.MonkeyPatch, share: float, asks: bool
+) -> None:
+    """What has used half of it up reading the one is decided without the other."""
+    one = start_sharing()
+    clock = Clock()
+    monkeypatch.setattr(tiers, "time", clock)
+    waited: list[float] = []
+    taken = one.link._taken
+
+    def take(deadline: float) -> Any:
+        waited.append(deadline - time.monotonic())
+        return taken(deadline)
+
+    monkeypatch.setattr(one.link, "_taken", take)
+    monkeypatch.setattr(one.cached, "_generations", Slow(clock, PATIENT * share))
+    assert one.cached.decide(question()).tier is Tier.EVALUATED
+    (answered,) = one.cached.decide_many([question("bob")])
+    assert isinstance(answered, Decision)
+    # The writer has all the time that there is.
+    assert len([each for each in waited if each <= PATIENT * (1 - share)]) == (2 if asks else 0)
+    assert one.link.up
+    assert not any(one.link.errors.values())
 
 
 def test_without_l1_nothing_is_reusable_and_l2_is_asked_each_time(

@@ -34,6 +34,15 @@ def test_always_asks_whatever_it_costs() -> None:
     assert measured(Choice("always"), 1.0, 0.001).asks("e")
 
 
+def test_who_measures_nothing_does_what_is_quicker_and_takes_no_turn_of_those_who_measure(clock: Time) -> None:
+    made = measured(Choice("auto"), 0.001, 0.0001)
+    clock.now += 11
+    assert [made.prefers("e") for _ in range(100)] == [False] * 100
+    assert made.asks("e")
+    assert measured(Choice("always"), 1.0, 0.001).prefers("e")
+    assert made.prefers("other")
+
+
 @pytest.mark.usefixtures("clock")
 def test_what_was_not_measured_yet_is_asked() -> None:
     made = Choice("auto")
