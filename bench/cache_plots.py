@@ -66,7 +66,8 @@ def plot_lines(path: Path, title: str, step: float, lines: Mapping[str, Sequence
     across = (_WIDTH - _SIDE - 260) / max(1, longest - 1)
     down = _HEIGHT - _BELOW - _TOP
     drawn = list(_axes(longest, step, across, down))
-    for at, (name, values) in enumerate(lines.items()):
+    # The first one is drawn last: it lies above what it coincides with.
+    for at, (name, values) in reversed([*enumerate(lines.items())]):
         color = _LINES[at % len(_LINES)]
         points = " ".join(f"{_SIDE + across * x:.1f},{_TOP + down * (1 - y):.1f}" for x, y in enumerate(values))
         drawn.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
