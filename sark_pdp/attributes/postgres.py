@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,7 +173,7 @@ class PostgresSource:
         began = time.monotonic()
         rows = exchange(connection, sql, [array_literal(array) for array in question.arrays], deadline)
         self._metrics.query("select", view, Seconds(time.monotonic() - began))
-        return by_key(question, _decode(b"[" + b",".join(rows) + b"]"))
+        return by_key(question, chain.from_iterable(_decode(row) for row in rows if row))
 
     def _read_id_types(self, connection: PreparingConnection, deadline: Deadline) -> IdTypes:
         rows = exchange(connection, ID_TYPES, [], deadline)

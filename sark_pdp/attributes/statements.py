@@ -1,6 +1,7 @@
 """The statements that read the registry: one for each of its views, whatever the rows are looked up by.
 
-Each takes one array of text for each kind of key that it looks up by, and returns a row as one JSON object.
+Each takes one array of text for each kind of key that it looks up by, and returns all rows of a kind as one JSON
+array, or null: that costs the server, the wire and this process less than as many rows.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -79,7 +80,7 @@ def statement(view: str, kinds: tuple[str, ...], id_type: str, server_id_type: s
         number = numbers[-1]
         also = f", s.name AS {_OTHER_SERVERS_NAME}" if kind == TOOL_OF else ""
         read = f"SELECT {columns[view]}{also} {source.format(*(f'${n}' for n in numbers))}"
-        parts.append(f"SELECT row_to_json(r) FROM ({read}) r")  # noqa: S608  # of the program's own words
+        parts.append(f"SELECT json_agg(r) FROM ({read}) r")  # noqa: S608  # of the program's own words
     return " UNION ALL ".join(parts).encode()
 
 
