@@ -1,5 +1,6 @@
 """What goes wrong with Redis, as a few reasons that metrics and status can name."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import hiredis
@@ -13,6 +14,16 @@ REASONS: Final = (
     *("refused", "busy", "protocol", "other_server"),
 )
 """Why Redis was of no use. `busy`: all connections were taken; `refused`: an error that is none of the others."""
+
+PROBLEMS: Final[Mapping[str, str]] = {
+    "timeout": "it does not answer in time",
+    "connection": "no connection to it can be made, or lasts; see whether cache.l2.url (also its database) is right",
+    "credentials": "it refuses who asks; see cache.l2.username_file and cache.l2.password_file",
+    "loading": "it is loading its data, or has lost the master that it follows",
+    "read_only": "it takes no writes",
+    "protocol": "what answers at cache.l2.url is no Redis",
+}
+"""What a few of the reasons mean to an operator: clauses about Redis."""
 
 _BY_CODE: Final = {
     "LOADING": "loading",

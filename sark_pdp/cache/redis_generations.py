@@ -196,6 +196,9 @@ class RedisGenerations:
             self._reads.remove(reading)
             if replies is None or run_id is None or run_id != self._link.run_id:
                 return None
+            # What stands between here and Redis may answer with anything.
+            if type(replies[-1]) is not list or len(replies[-1]) != len(missing):
+                return None
             self._away = None
             if owed:
                 self._paid(owed)
@@ -211,8 +214,8 @@ class RedisGenerations:
         taken: dict[str, bytes] = {}
         replaced = False
         for subject, stored in replies.items():
-            if stored is None:
-                # It was evicted. The next one who needs it makes another; this one is for one question.
+            if type(stored) is not bytes:
+                # It was evicted, or is none. The next one who needs it makes another; this one is for one question.
                 self._existing.discard(subject)
                 taken[subject] = new_generation()
                 continue

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sark_pdp.cache.redis_connection import Command, RedisConnection, RedisServer, redis_py_connection
-from sark_pdp.cache.redis_errors import OF_ONE_COMMAND, REASONS, ReplyError, UnusableServerError, reason_of
+from sark_pdp.cache.redis_errors import OF_ONE_COMMAND, PROBLEMS, REASONS, ReplyError, UnusableServerError, reason_of
 from sark_pdp.cache.redis_server import differences, run_id_of
 from sark_pdp.model import Seconds
 from sark_pdp.observability.instruments import Counter
@@ -64,7 +64,7 @@ class RedisLink:
         self._watch: RedisConnection | None = None
         self._trouble = "it was not reached yet"
         self._down_since = time.monotonic()
-        self._looked = self._looked_at_settings = self._logged = float("-inf")
+        self._looked = self._looked_at_settings = self._logged = self._add_again = float("-inf")
         self._differences: tuple[str, ...] | None = None
 
     def start(self) -> None:
@@ -176,7 +176,7 @@ class RedisLink:
             self._failures += 1
             opens = self._failures >= _FAILURES
         if opens:
-            self._go_down(f"{_FAILURES} attempts in a row failed, the last one with {reason}")
+            self._go_down(f"{_FAILURES} attempts in a row failed, the last one: {PROBLEMS.get(reason, reason)}")
         self._wake.set()
 
     def _go_down(self, trouble: str) -> None:
@@ -216,7 +216,7 @@ class RedisLink:
         if not self._up:
             self._connect()
             return
-        if self._idle.empty() and self._open < _MOST_CONNECTIONS:
+        if self._idle.empty() and self._open < _MOST_CONNECTIONS and time.monotonic() >= self._add_again:
             self._add()
         if time.monotonic() - self._looked >= _LOOK:
             self._look()
@@ -240,8 +240,16 @@ class RedisLink:
         _log.info("Redis is there", extra={"run_id": run_id.decode()})
 
     def _add(self) -> None:
+        """One more, where that can be had. Raises UnusableServerError where it leads to another run of the server."""
         generation = self._generation
-        connection = self._another(self.run_id)
+        try:
+            connection = self._another(self.run_id)
+        except UnusableServerError:
+            raise
+        except Exception as error:  # noqa: BLE001  # those that there are may well do: Redis takes only so many
+            self._errors[reason_of(error)].value += 1
+            self._add_again = time.monotonic() + _LOOK
+            return
         with self._lock:
             if generation == self._generation:
                 self._open += 1
@@ -272,7 +280,7 @@ class RedisLink:
     def _lost(self, error: Exception) -> None:
         reason = reason_of(error)
         self._errors[reason].value += 1
-        text = str(error) if isinstance(error, UnusableServerError) else reason
+        text = str(error) if isinstance(error, UnusableServerError) else PROBLEMS.get(reason, reason)
         self._go_down(text)
         self._trouble = text
         now = time.monotonic()

@@ -7,12 +7,16 @@ from sark_pdp.cache.redis_connection import Command, RedisConnection
 from sark_pdp.cache.redis_errors import ReplyError, UnusableServerError
 
 _IDENTITY: Final[tuple[Command, ...]] = (("INFO", "server"), ("INFO", "replication"), ("PING",))
+_LONGEST: Final = 64
+"""Characters of a run id; Redis' own have 40."""
 _WANTED: Final = ("maxmemory", "maxmemory-policy", "save", "appendonly", "appendfsync")
 
 
 def run_id_of(connection: RedisConnection, deadline: float) -> bytes:
     """Which run of which server this is. Raises UnusableServerError, or what `exchange` raises."""
     server, replication, pong = connection.exchange(_IDENTITY, deadline)
+    if isinstance(server, ReplyError) and str(server).startswith("NOAUTH"):
+        raise UnusableServerError("credentials", "it wants a password; name its file in cache.l2.password_file")
     if isinstance(server, ReplyError) or isinstance(replication, ReplyError):
         raise UnusableServerError("credentials", "its user may not INFO, which tells its run id")
     if isinstance(pong, ReplyError):
@@ -20,7 +24,7 @@ def run_id_of(connection: RedisConnection, deadline: float) -> bytes:
     if _fields(replication).get("role") != "master":
         raise UnusableServerError("read_only", "it is a replica, which takes no writes and may lag")
     run_id = _fields(server).get("run_id", "")
-    if not run_id:
+    if not 0 < len(run_id) <= _LONGEST:
         raise UnusableServerError("refused", "its INFO has no run_id")
     return run_id.encode()
 

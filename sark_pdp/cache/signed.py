@@ -88,7 +88,8 @@ class SignedStore:
         if run_id is None or not keys:
             return [None] * len(keys)
         replies = self._link.execute([("MGET", *[self._name(kind, run_id, key) for key in keys])], waited)
-        if replies is None:
+        # What stands between here and Redis may answer with anything.
+        if replies is None or type(replies[0]) is not list or len(replies[0]) != len(keys):
             return [None] * len(keys)
         now = time.time()
         return [

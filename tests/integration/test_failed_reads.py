@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from sark_pdp.cache import subjects
 from sark_pdp.cache.redis_connection import Command
 from sark_pdp.cache.redis_generations import RedisGenerations
@@ -19,6 +21,8 @@ class Failing:
 
     def __init__(self, link: Any) -> None:
         self.fails = False
+        self.odd: list[Any] | None = None
+        """What is answered instead."""
         self._link = link
 
     @property
@@ -28,7 +32,22 @@ class Failing:
 
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
         """As the link, or None."""
-        return None if self.fails else list(self._link.execute(commands))
+        return self.odd if self.fails else list(self._link.execute(commands))
+
+
+@pytest.mark.parametrize("reply", [0, b"", None, [], [b"1"], [1] * 20, [[]] * 20, {}])
+def test_a_reply_that_is_none_is_a_failed_read(
+    start_process: StartProcess, redis_server: RedisProcess, redis_prefix: str, reply: Any
+) -> None:
+    process = start_process(redis_server.url)
+    process.wait_linked()
+    link = Failing(process.link)
+    odd = RedisGenerations(link, redis_prefix, Seconds(600.0))
+    shared = asked(odd, OF_ADA)
+    link.fails = True
+    wanted = len(odd._parts.subjects(*OF_ADA[:2]))
+    link.odd = [reply[:wanted] if isinstance(reply, list) else reply]
+    assert len({*asked(odd, OF_ADA), *asked(odd, OF_ADA), *shared}) == 3
 
 
 def test_one_read_that_fails_does_not_end_the_reading_where_nothing_else_tells_of_invalidations(

@@ -240,6 +240,53 @@ def test_a_full_server_refuses_writes_but_is_still_read(make_link: MakeLink, sta
     assert link.execute([("GET", "there")]) == [b"1"]
 
 
+def test_a_connection_that_cannot_be_had_costs_none_of_those_that_there_are(
+    make_link: MakeLink, start_redis: StartRedis
+) -> None:
+    server = start_redis()
+    link = make_link(server.url)
+    with contextlib.closing(server.client()) as client:
+        client.ping()
+        # What looks after the link, and what requests use.
+        client.config_set("maxclients", 3)
+        taken = link._taken(time.monotonic() + 30)
+        assert taken is not None
+        link._wake.set()
+        until(lambda: link.errors["connection"])
+        link._give_back(*taken)
+        for _ in range(100):
+            assert link.execute([("PING",)]) == [b"PONG"]
+        assert link.up
+
+
+# What is wrong with the settings, and what the status says of it.
+MISTAKES: list[tuple[str, bytes | None, str]] = [
+    ("redis://127.0.0.1:1", None, "cache.l2.url"),
+    ("unix:///nowhere/redis.sock", None, "cache.l2.url"),
+    ("", None, "cache.l2.password_file"),
+    ("", b"wrong", "cache.l2.password_file"),
+    ("", b"\xff", "cache.l2.password_file"),
+]
+
+
+@pytest.mark.parametrize(("url", "password", "told"), MISTAKES)
+def test_the_status_says_what_to_look_at(
+    start_redis: StartRedis, tmp_path: Path, url: str, password: bytes | None, told: str
+) -> None:
+    server = start_redis()
+    server.ask("CONFIG", "SET", "requirepass", "right")
+    file = None if password is None else tmp_path / "password"
+    if file is not None:
+        file.write_bytes(password or b"")
+    link = RedisLink(RedisServer(url or server.url, password_file=file), PATIENT)
+    link.start()
+    try:
+        until(lambda: told in link.problems()[0])
+        assert not link.up
+    finally:
+        link.close()
+
+
 def test_a_replica_is_no_place_for_a_cache(make_link: MakeLink, start_redis: StartRedis) -> None:
     """Its generations may lag behind: what was invalidated on the other server would still count here."""
     server = start_redis()
