@@ -88,7 +88,6 @@ class AuditSettings(Struct, frozen=True, kw_only=True):
             " several writers. Without one, events are kept in the spool."
         ),
     ] = ()
-    tls: AuditTlsSettings = AuditTlsSettings()
     on_full: Annotated[
         Literal["drop", "deny"],
         Meta(
@@ -115,3 +114,4 @@ class AuditSettings(Struct, frozen=True, kw_only=True):
             extra={"default": "the host's name"},
         ),
     ]
+    tls: AuditTlsSettings = AuditTlsSettings()

@@ -145,10 +145,10 @@ class AttributeSettings(Struct, frozen=True, kw_only=True):
     ttl: Annotated[
         Seconds, Meta(description="The longest that a row is believed without PostgreSQL, in memory and Redis.", gt=0)
     ] = Seconds(60.0)
-    l1: AttributeCacheSettings = AttributeCacheSettings()
     trust_caller: Annotated[
         bool, Meta(description="Lets what a request says of its user, tool and server override the registry.")
     ] = False
+    l1: AttributeCacheSettings = AttributeCacheSettings()
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):
