@@ -161,15 +161,15 @@ class Committer:
             self.sealed.append(self._source.gap(*gap))
 
     def _note_failure(self, error: AuditError) -> None:
-        self._note_problem(str(error))
         if isinstance(error, SpoolDamagedError):
             try:
                 self._spool.replace()
             except AuditError as another:
-                self._note_problem(str(another))
+                error = another
             else:
                 # The new one begins with what the old one did not take.
                 self.sealed.append(self._source.damaged(self._spool.set_aside.name if self._spool.set_aside else ""))
+        self._note_problem(str(error))
 
     def _note_commit(self) -> None:
         self.sequence = self._source.sequence

@@ -75,6 +75,9 @@ class Spool:
         # As counted last, and what was appended since; at first nothing is counted yet.
         self._counted = 0
         self._appended = _RECOUNT
+        # From when a damaged database is closed until there is another; the second once it is out of the way.
+        self._replacing = False
+        self._moved = False
         self._lock = lock(directory)
         try:
             self._database = self._open()
@@ -115,14 +118,22 @@ class Spool:
         self._appended = _RECOUNT
 
     def replace(self) -> None:
-        """Sets a damaged database aside and begins a new one. Raises AuditError where that fails too."""
+        """Sets a damaged database aside and begins a new one. Raises AuditError where that fails too: call it again."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
+        self._replacing = True
         try:
-            self.set_aside = set_aside(self.directory)
+            # What a failed attempt left in its place is no evidence.
+            if not self._moved:
+                self.set_aside = set_aside(self.directory)
+            self._moved = True
             self._database = open_database(self.directory)
         except (OSError, sqlite3.Error, StartError) as error:
+            self._moved = self._moved and not is_damage(error)
             raise AuditError(f"The damaged audit spool in {self.directory} cannot be replaced: {error}") from error
+        self._replacing = self._moved = False
+        # The damaged one may have taken what it said it did not: no acknowledgement of that is to be one of this.
+        self._position += 1
         self._appended = _RECOUNT
         _log.error("the audit spool was damaged; a new one is begun", extra={"set_aside": str(self.set_aside)})
 
@@ -169,7 +180,7 @@ class Spool:
         return int((pages - free) * size)
 
     def _failed(self, what: str, error: BaseException) -> AuditError:
-        kind = SpoolDamagedError if is_damage(error) else AuditError
+        kind = SpoolDamagedError if self._replacing or is_damage(error) else AuditError
         problem = str(error) or type(error).__name__
         return kind(f"The audit spool in {self.directory} cannot be {what}: {problem}")
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from sark_pdp.audit import spool
 from sark_pdp.audit.event import Event
 from sark_pdp.audit.queue import AuditQueue
 from sark_pdp.audit.reader import SourceEnd, SpoolReader
 from sark_pdp.audit.search import Selection, newest
 from sark_pdp.audit.spool import Shipped, Spool
-from sark_pdp.audit.spool_file import DATABASE
+from sark_pdp.audit.spool_file import DATABASE, open_database
 from sark_pdp.audit.verify import Report, verify
 from sark_pdp.model import Seconds
 from tests.fix_audit import ManualClock, a_record, write_source
@@ -206,3 +207,30 @@ def test_a_spool_that_is_damaged_while_it_is_written_is_replaced_and_nothing_tha
     assert (directory / damaged.details["set_aside"]).is_file()
     # What the old file held is missing here, and no word is said otherwise.
     assert verified(directory).sources[0].findings == ["events 1 to 2 are missing"]
+
+
+def test_a_damaged_spool_that_cannot_be_replaced_at_once_is_replaced_later(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = a_queue(directory)
+    queue.start()
+    wait_until(lambda: queue._parked)
+    damage(directory)
+    opened, failures = open_database, [sqlite3.OperationalError("database or disk is full")] * 8
+
+    def full(where: Path) -> sqlite3.Connection:
+        if failures:
+            raise failures.pop()
+        return opened(where)
+
+    monkeypatch.setattr(spool, "open_database", full)
+    record = a_record()
+    queue.put_nowait(record)
+    wait_until(lambda: "cannot be replaced: database or disk is full" in queue.statistics().problem)
+    wait_until(lambda: queue.statistics().sequence == 3)
+    wait_until(lambda: not queue.statistics().problem)
+    queue.close(GRACE)
+    decided, damaged, _ = events_of(directory)
+    assert (decided.id, damaged.event_type) == (record.id, "audit_spool_damaged")
+    # No attempt took the evidence for a spool that is damaged again.
+    assert [path.name for path in directory.glob(f"{DATABASE}.damaged-*[0-9]")] == [damaged.details["set_aside"]]
