@@ -113,6 +113,10 @@ class Shipper:
         except (AuditError, ShippingError) as error:
             self._ledger.note_failure(f"The audit writer {self._uplink.target} does not take events: {error}")
             self._uplink.try_next()
+        except Exception as error:  # noqa: BLE001
+            # No memory or no thread, most likely: a shipper that ended would ship nothing until the next start.
+            self._ledger.note_failure(f"The audit shipper failed ({type(error).__name__}); its log has the reason")
+            _log.exception("the audit shipper failed; it begins anew")
         finally:
             self._ledger.tell_spool()
         self._wait()

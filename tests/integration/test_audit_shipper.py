@@ -231,6 +231,24 @@ def test_a_connection_that_falls_silent_is_given_up(
     assert writer.sequences(trail.source) == list(range(1, 7))
 
 
+def test_a_shipper_that_lacks_what_it_needs_begins_anew(
+    start: Start, writer: MemoryWriter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened, failures = Uplink.open, [RuntimeError("can't start new thread"), MemoryError()]
+
+    def scarce(uplink: Uplink, on_news: Callable[[], None]) -> Any:
+        if failures:
+            raise failures.pop()
+        return opened(uplink, on_news)
+
+    monkeypatch.setattr(Uplink, "open", scarce)
+    trail = start(writer.target)
+    trail.put(5)
+    trail.wait_shipped()
+    assert writer.sequences(trail.source) == list(range(1, 7))
+    assert "it begins anew" in caplog.text
+
+
 def test_of_several_writers_one_that_is_there_is_found(start: Start, writer: MemoryWriter) -> None:
     trail = start(*(f"127.0.0.1:{free_port()}" for _ in range(3)), writer.target)
     trail.put(5)
