@@ -162,7 +162,7 @@ class Payloads:
         if type(record) is LifecycleRecord:
             nothing = (None,) * 10
             time = self._timestamp(record.time_ns)
-            kind, details = record.event_type, dict(record.details)
+            kind, details = record.event_type, self._mask.lifecycle(record.details)
             return Event(record.id, time, self._source, sequence, kind, record.severity, *nothing, details)
         raise TypeError(f"{type(record).__name__} is no audit record")
 

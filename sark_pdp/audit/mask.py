@@ -5,14 +5,14 @@ is any one level and `**` any number of them; or a column, as `/user_email`.
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from sark_pdp.audit.harmless import harmless
-from sark_pdp.audit.sensitive import ERASED, KEPT, Secrets, replacement_of
+from sark_pdp.audit.sensitive import ERASED, KEPT, Secrets
 from sark_pdp.model import Document, Json
 
 _INPUT: Final = "input"
@@ -100,6 +100,17 @@ class Mask:
         text = self._replaced(rule, value)
         return None if text is ERASED else str(text)
 
+    def lifecycle(self, details: Mapping[str, Json]) -> dict[str, Json]:
+        """What is told of the process itself: columns that the rules mask, and the names of a peer, are here too."""
+        made = dict(details)
+        for name, value in details.items():
+            if type(value) is str:
+                made[name] = self.column(name, value)
+        names = details.get("names")
+        if type(names) is list and "peer" in self._columns:
+            made["names"] = [self.column("peer", str(name)) for name in names]
+        return made
+
     def _object(
         self, fields: Document, states: Sequence[_State], at: str, changes: Changes, *, secrets: bool
     ) -> Document:
@@ -111,7 +122,7 @@ class Mask:
             if rule is not None:
                 replaced = self._replaced(rule, value)
             elif secrets:
-                replaced = replacement_of(name, fields)
+                replaced = self._secrets.replacement(name, fields)
             if replaced is ERASED:
                 _list(changes.erased, [place])
             elif replaced is KEPT:

@@ -1,42 +1,63 @@
 """Finds secrets in documents by the names of their fields: what is masked in every event, whatever is configured.
 
-To look is paid for each event, so names that were found harmless are remembered.
+To look is paid for each event, so what a name means is remembered.
 """
 
 import re
+from collections.abc import Callable
+from gc import is_tracked
 from typing import Final
 from urllib.parse import unquote_plus
 
 from sark_pdp.model import Document, Json
 
 _NAMES: Final = re.compile(
-    r"passw|passphrase|passcode|secret|token|authorization|cookie|credential|bearer"
-    r"|(access|account|api|auth|encryption|master|private|signing|ssh)[-_. ]?key"
+    r"passw|passphrase|passcode|pwd|secret|token|authorization|cookie|credential|bearer|(jwt|assertion|dsn)\b"
+    r"|connection[-_. ]?string|(access|account|api|auth|encryption|master|private|signing|ssh)[-_. ]?key"
 )
+_SIGNATURES: Final = re.compile(r"signature$|^sig$")
+"""Of an address that is signed: whoever has it may use it."""
 _TOKEN: Final = "token"  # noqa: S105
-_ADDRESSES: Final = frozenset({"path", ":path", "url", "uri", "referer", "location"})
-"""Fields whose text may have a query in it."""
-_BODIES: Final = frozenset({"body", "rawBody", "raw_body"})
+_ADDRESSES: Final = ("path", "url", "uri", "referer", "referrer", "location", "href", "link", "endpoint")
+"""How the names of fields end whose text may have a query or a user in it."""
+_BODIES: Final = frozenset({"body", "rawbody", "raw_body"})
 """Fields that hold a whole message as text."""
-_LABELS: Final = ("key", "name")
-_VALUES: Final = ("value", "rawValue", "raw_value")
+_TEXTS: Final = frozenset({"arguments", "json", "payload"})
+"""Fields that may hold an object written as JSON."""
+_LABELS: Final = frozenset({"field", "header", "key", "name"})
+_VALUES: Final = frozenset({"value", "values", "rawvalue", "raw_value"})
 """A header or a variable may come as an object of its name and its value."""
 _LONGEST_BODY: Final = 16 * 1024
 _MOST_NAMES: Final = 4096
 _LONGEST_NAME: Final = 64
-_PAIRS: Final = re.compile(r"([?&;])([^?&;=#]*)=([^&;#]*)")
+_USER: Final = re.compile(r"(?<=//)[^/?#]+(?=@)")
+_PAIRS: Final = re.compile(r"([?&;#])([^?&;=#]*)=([^&;#]*)")
+_ESCAPES: Final = re.compile(r"\\u00([0-7][0-9a-fA-F])")
 
 MASKED: Final = "(masked)"
+
+
+class _Sentinel:
+    """Says something that no value can."""
+
+
+KEPT: Final = _Sentinel()
+ERASED: Final = _Sentinel()
+
+_Look = Callable[[str, Document], Json]
+"""Looks at the field of this name; what it becomes: KEPT, ERASED, or the text to be written instead."""
 
 
 class Secrets:
     """Tells fields that hold secrets. For one thread: it remembers the names that it saw."""
 
-    __slots__ = ("_harmless", "_known")
+    __slots__ = ("_harmless", "_known", "_looks")
 
     def __init__(self) -> None:
-        # At most _MOST_NAMES of at most _LONGEST_NAME characters.
+        # Names of fields that may hold anything, and how to look at the others: at most _MOST_NAMES in each, of at
+        # most _LONGEST_NAME characters.
         self._harmless: set[str] = set()
+        self._looks: dict[str, _Look] = {}
         self._known = self._harmless.issuperset
 
     def none_in(self, document: Document) -> bool:
@@ -48,6 +69,9 @@ class Secrets:
             if type(container) is dict:
                 if not known(container) and not self._harmless_fields(container):
                     return False
+                # The collector does not track an object whose values can have nothing below them. It may track any.
+                if not is_tracked(container):
+                    continue
                 values: Json = container.values()
             else:
                 values = container
@@ -57,65 +81,107 @@ class Secrets:
                     pending.append(value)
         return True
 
+    def replacement(self, name: str, fields: Document) -> Json:
+        """What the field of this name becomes: KEPT, ERASED, or the text to be written instead."""
+        if name in self._harmless:
+            return KEPT
+        look = self._looks.get(name)
+        if look is None:
+            look = _look_at(name)
+            self._remember(name, look)
+        return KEPT if look is None else look(name, fields)
+
     def _harmless_fields(self, fields: Document) -> bool:
-        """The same of the fields themselves, one after the other; those that are harmless always are remembered."""
+        harmless, looks = self._harmless, self._looks
         for name in fields:
-            if name in self._harmless:
+            if name in harmless:
                 continue
-            if replacement_of(name, fields) is not KEPT:
+            look = looks.get(name)
+            if (self.replacement(name, fields) if look is None else look(name, fields)) is not KEPT:
                 return False
-            if not (_is_secret(name) or name in _ADDRESSES or name in _BODIES or name in _VALUES):
-                self._remember(name)
         return True
 
-    def _remember(self, name: str) -> None:
+    def _remember(self, name: str, look: _Look | None) -> None:
         if len(name) > _LONGEST_NAME:
             return
-        if len(self._harmless) >= _MOST_NAMES:
+        if max(len(self._harmless), len(self._looks)) >= _MOST_NAMES:
             self._harmless.clear()
-        self._harmless.add(name)
+            self._looks.clear()
+        if look is None:
+            self._harmless.add(name)
+        else:
+            self._looks[name] = look
 
 
-class _Sentinel:
-    """Says something that no value can."""
+def _look_at(name: str) -> _Look | None:
+    """How to look at the field of this name; None where it is harmless whatever it holds."""
+    lower = name.lower()
+    if _is_secret(lower):
+        return _secret
+    if lower in _BODIES:
+        return _body
+    if lower in _VALUES:
+        return _labelled
+    if lower in _TEXTS:
+        return _text
+    return _address if lower.endswith(_ADDRESSES) else None
 
 
-KEPT: Final = _Sentinel()
-ERASED: Final = _Sentinel()
+def _secret(name: str, fields: Document) -> Json:
+    return KEPT if _is_count(name, fields[name]) else ERASED
 
 
-def replacement_of(name: str, fields: Document) -> Json:
-    """What the field of this name becomes: KEPT, ERASED, or the text to be written instead."""
+def _body(name: str, fields: Document) -> Json:
     value = fields[name]
-    if _is_secret(name):
-        # `max_tokens` is no secret.
-        return KEPT if type(value) in {int, float, bool} and _TOKEN in name.lower() else ERASED
+    if type(value) is not str or not value:
+        return KEPT
+    # What is encoded cannot be looked into.
+    return ERASED if name.lower() != "body" or len(value) > _LONGEST_BODY or _tells_secrets(value) else KEPT
+
+
+def _text(name: str, fields: Document) -> Json:
+    value = fields[name]
+    if type(value) is not str or not value.lstrip().startswith(("{", "[")):
+        return KEPT
+    return ERASED if len(value) > _LONGEST_BODY or _tells_secrets(value) else KEPT
+
+
+def _labelled(name: str, fields: Document) -> Json:
+    for other, label in fields.items():
+        secret = type(label) is str and other.lower() in _LABELS and _is_secret(label)
+        if secret and not _is_count(label, fields[name]):
+            return ERASED
+    return KEPT
+
+
+def _address(name: str, fields: Document) -> Json:
+    value = fields[name]
     if type(value) is not str:
         return KEPT
-    if name in _ADDRESSES:
-        return _without_secrets(value)
-    if name in _BODIES:
-        # What is encoded cannot be looked into.
-        hidden = name != "body" or len(value) > _LONGEST_BODY or _NAMES.search(value.lower())
-        return ERASED if value and hidden else KEPT
-    if name in _VALUES:
-        label = next((fields[label] for label in _LABELS if type(fields.get(label)) is str), "")
-        return ERASED if _is_secret(label) else KEPT
-    return KEPT
+    changed = _USER.sub(MASKED, value) if "@" in value else value
+    if "=" in changed:
+        changed = _PAIRS.sub(_without_secret, changed)
+    return KEPT if changed == value else changed
+
+
+def _without_secret(pair: re.Match[str]) -> str:
+    separator, name, value = pair.groups()
+    decoded = unquote_plus(name).lower()
+    secret = value and (_is_secret(decoded) or _SIGNATURES.search(decoded))
+    return f"{separator}{name}={MASKED}" if secret else pair[0]
 
 
 def _is_secret(name: str) -> bool:
     return _NAMES.search(name.lower()) is not None
 
 
-def _without_secrets(address: str) -> Json:
-    """The address with the values of secret parameters replaced; KEPT where there is none."""
-    if "=" not in address:
-        return KEPT
+def _is_count(name: str, value: Json) -> bool:
+    """`max_tokens` is no secret, a number as a password is one."""
+    return type(value) in {int, float, bool} and not _is_secret(name.lower().replace(_TOKEN, " "))
 
-    def masked(pair: re.Match[str]) -> str:
-        separator, name, value = pair.groups()
-        return f"{separator}{name}={MASKED}" if value and _is_secret(unquote_plus(name)) else pair[0]
 
-    changed = _PAIRS.sub(masked, address)
-    return KEPT if changed == address else changed
+def _tells_secrets(text: str) -> bool:
+    """Whether a message has such a word in it, written plainly or as forms and JSON may escape it."""
+    plain = _ESCAPES.sub(lambda escape: chr(int(escape[1], 16)), text) if "\\u00" in text else text
+    words = unquote_plus(plain).lower() if "%" in plain or "+" in plain else plain.lower()
+    return _NAMES.search(words) is not None

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sark_pdp.audit.event import Payloads
 from sark_pdp.audit.mask import Mask, Operation, Rule
 from sark_pdp.audit.sensitive import MASKED, Secrets
-from sark_pdp.model import Origin, Outcome
-from tests.fix_audit import a_filter, a_record
+from sark_pdp.model import LifecycleRecord, Origin, Outcome
+from tests.fix_audit import NOON, a_filter, a_record, new_id
 
 KEY = b"k" * 16
 
@@ -37,7 +37,8 @@ def event_of(document: Any, *rules: Rule, origin: Origin | None = None) -> dict[
     [
         *("password", "PASSWORD", "db_password", "passwd", "passphrase", "client_secret", "Token", "accessToken"),
         *("authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "api_key", "apiKey", "X-API-Key", "api key"),
-        *("private_key", "aws_secret_access_key", "credentials", "ssh-key", "bearer"),
+        *("private_key", "aws_secret_access_key", "credentials", "ssh-key", "bearer", "pwd", "client_assertion"),
+        *("dsn", "ConnectionString", "user.jwt"),
     ],
 )
 @pytest.mark.parametrize("value", ["hunter2", ["hunter2"], {"a": "hunter2"}], ids=["text", "list", "object"])
@@ -59,7 +60,10 @@ def test_secrets_are_erased_at_any_depth_whatever_they_hold(name: str, value: ob
         {"parameters": {"max_tokens": 100, "token_budget": 1.5, "uses_tokens": True}},
         {"monkey": 1, "keyboard": "k", "primary_key": "id", "author": "bob", "author_name": "eve"},
         {"attributes": {"request": {"http": {"path": "/a?page=2&sort=name", "body": '{"q": 1}'}}}},
-        {"items": [{"name": "colour", "value": "red"}]},
+        {"items": [{"name": "colour", "value": "red"}, {"key": "max_tokens", "value": 100}]},
+        {"metadata": {"envoy.filters.http.jwt_authn": {"sub": "alice"}}},
+        {"params": {"arguments": {"q": "password"}}, "url": "https://example.com/@alice?mail=a@b"},
+        {"arguments": '{"q": 1}', "payload": "the password is secret"},
     ],
 )
 def test_what_is_no_secret_is_written_as_it_is(document: Any) -> None:
@@ -76,10 +80,14 @@ def test_what_is_no_secret_is_written_as_it_is(document: Any) -> None:
         ("/a?x=1&access_token=hunter2#top", f"/a?x=1&access_token={MASKED}#top"),
         ("/a?tok%65n=hunter2", f"/a?tok%65n={MASKED}"),
         ("https://x/?api+key=hunter2;b", f"https://x/?api+key={MASKED};b"),
+        ("https://x/a#id_token=hunter2", f"https://x/a#id_token={MASKED}"),
+        ("https://x/a?X-Amz-Signature=hunter2&sig=hunter2", f"https://x/a?X-Amz-Signature={MASKED}&sig={MASKED}"),
+        ("https://bob:hunter2@x/a", f"https://{MASKED}@x/a"),
+        ("postgres://hunter2@x:5432/a?b=c@d", f"postgres://{MASKED}@x:5432/a?b=c@d"),
     ],
 )
-@pytest.mark.parametrize("field", ["path", ":path", "referer"])
-def test_secrets_in_a_query_are_replaced(field: str, path: str, left: str) -> None:
+@pytest.mark.parametrize("field", ["path", ":path", "referer", "URL", "callback_url", "redirectUri"])
+def test_secrets_in_an_address_are_replaced(field: str, path: str, left: str) -> None:
     details = event_of({"attributes": {"request": {"http": {field: path}}}})["details"]
     assert details["input"]["attributes"]["request"]["http"] == {field: left}
     assert details["masked"] == [f"/input/attributes/request/http/{field}"]
@@ -94,6 +102,13 @@ def test_secrets_in_a_query_are_replaced(field: str, path: str, left: str) -> No
         {"rawBody": "aHVudGVyMg== hunter2"},
         {"headerMap": {"headers": [{"key": "Authorization", "rawValue": "hunter2"}]}},
         {"headers": [{"name": "x-api-key", "value": "hunter2"}]},
+        {"headers": [{"key": "Authorization", "values": ["hunter2"]}]},
+        {"env": [{"Name": "DB_PASSWORD", "Value": {"text": "hunter2"}}]},
+        {"Body": '{"token": "hunter2"}'},
+        {"body": '{"p\\u0061ssword": "hunter2"}'},
+        {"body": "p%61ssword=hunter2"},
+        {"arguments": ' {"password": "hunter2"}'},
+        {"arguments": '["' + " " * 17_000 + 'hunter2"]'},
     ],
 )
 def test_bodies_and_lists_of_headers_are_looked_into(http: Any) -> None:
@@ -208,6 +223,33 @@ def test_a_filter_is_masked_in_its_resources_and_their_names_too() -> None:
     assert "hunter2" not in json.dumps(event)
 
 
+@pytest.mark.parametrize("name", ["password", "secret_token", "otp_passcode"])
+def test_a_number_is_a_secret_unless_it_counts_tokens(name: str) -> None:
+    details = event_of({name: 424242, "items": [{"name": name, "value": 424242}]})["details"]
+    assert details["input"] == {"items": [{"name": name}]}
+
+
+def test_what_is_told_of_the_process_itself_is_masked_by_the_same_rules() -> None:
+    told = {"ip_address": "10.0.0.7", "names": ["eve.example"], "reason": "why", "user_id": "alice", "left_out": 0}
+    record = LifecycleRecord(new_id(), NOON, "security_violation", "high", told)
+    rules = [rule("/ip_address"), rule("/peer", "hash"), rule("/user_id", "hash"), rule("/reason", "truncate", 1)]
+    for rules_given, expected in (
+        ([], told),
+        (
+            rules,
+            {
+                **told,
+                "ip_address": None,
+                "names": [hashed("eve.example")],
+                "user_id": hashed("alice"),
+                "reason": "w…",
+            },
+        ),
+    ):
+        event = json.loads(Payloads("pod/boot", Mask(rules_given, KEY)).payload(record, 1))
+        assert event["details"] == expected
+
+
 def test_the_list_of_what_was_masked_is_bounded() -> None:
     erased = event_of({"parameters": {f"token_{number}_{'x' * 1000}": "t" for number in range(500)}})
     listed = erased["details"]["erased"]
@@ -225,11 +267,18 @@ def test_what_is_nested_too_deeply_has_no_way_around_the_mask() -> None:
         assert b"hunter2" not in payload
 
 
+NAMES = st.sampled_from(["a", "token", "path", "Password", "body", "Values", "name", "arguments"])
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["password", '{"token": 1}', "//a@b", "?sig=1"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["a", "token", "path", "Password", "body", "value", "name", "x"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["a", "token", "path", "Password", "body", "Values", "name", "arguments"]), inner
+        )
     ),
     max_leaves=12,
 )
