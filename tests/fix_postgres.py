@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -85,10 +85,10 @@ class PostgresServer:
         """How a superuser connects."""
         return make_conninfo("", host=str(self.folder), user="postgres", dbname=database, **parameters)
 
-    def start(self) -> None:
-        """Returns when it takes connections."""
+    def start(self, given: Sequence[str] = _UNSAFE_BUT_QUICK) -> None:
+        """Returns when it takes connections; `given` settings count more than those of its files."""
         loaded = [f"shared_preload_libraries={libraries}"] if (libraries := os.environ.get("POSTGRES_PRELOAD")) else []
-        settings = [argument for setting in (*_UNSAFE_BUT_QUICK, *loaded) for argument in ("-c", setting)]
+        settings = [argument for setting in (*given, *loaded) for argument in ("-c", setting)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [_bin() / "postgres", "-D", self._data, "-k", self.folder, *settings],

@@ -17,7 +17,7 @@ COMMANDS = {
     "cache": "Have what is cached decided and read anew.",
     "audit-writer": "Take the events of all sidecars into the database.",
     "publisher": "Tell every sidecar what changed in the registry.",
-    "db": "Make and fill the schema of a database.",
+    "db": "Make and fill the schema of a database, and size its server.",
     "config": "Show the effective settings and where each came from.",
 }
 """What each module `sark_pdp.cli.NAME` holds (with `_` for `-`), told here so that the help need not import it."""

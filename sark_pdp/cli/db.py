@@ -1,5 +1,6 @@
-"""`sark-pdp db`: makes and fills the schema of a database."""
+"""`sark-pdp db`: makes and fills the schema of a database, and sizes its server."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -59,7 +60,7 @@ def _dsn(given: str | None, file: Path | None) -> str:
 
 @click.group()
 def db() -> None:
-    """Make and fill the schema of a database in PostgreSQL."""
+    """Make and fill the schema of a database in PostgreSQL, and size its server."""
 
 
 @db.command(
@@ -177,3 +178,40 @@ def _bars() -> "Callable[[Callable[[Report], None]], None]":
             run(report)
 
     return show
+
+
+def _memory(_: click.Context, __: click.Parameter, value: str | None) -> int:
+    """In bytes."""
+    from sark_pdp.postgres.tuning import LEAST_MEMORY
+    from sark_pdp.settings.units import parse_size
+
+    if value is None:
+        return max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), LEAST_MEMORY)
+    try:
+        size = int(parse_size(value))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}; expected one as in 16GiB") from error
+    if size < LEAST_MEMORY:
+        raise click.BadParameter(f"{value} is too little: at least {LEAST_MEMORY >> 20}MiB are needed")
+    return size
+
+
+@db.command(
+    epilog="\b\nExamples:\n"
+    "  sark-pdp db tune > audit.conf                               for a server on this machine\n"
+    "  sark-pdp db tune --memory 64GiB --processors 16 --disk ssd --timescaledb --connections 200"
+)
+@click.option("--memory", metavar="SIZE", callback=_memory, help="That the server may use, as in 16GiB. Default: all.")
+@click.option("--processors", type=click.IntRange(1, 4096), metavar="N", help="Default: those of this machine.")
+@click.option("--disk", type=click.Choice(["ssd", "hdd"]), default="ssd", show_default=True, help="Under the data.")
+@click.option("--connections", type=click.IntRange(10, 10_000), default=100, show_default=True, help="At most.")
+@click.option("--timescaledb", is_flag=True, help="The server has TimescaleDB: load it, and give it workers.")
+def tune(*, memory: int, processors: int | None, disk: str, connections: int, timescaledb: bool) -> None:
+    """Print a postgresql.conf for the audit trail, with what each value means.
+
+    Asks no server. Put the file into the server's conf.d, or include it at the end of its postgresql.conf, and restart.
+    """
+    from sark_pdp.postgres.tuning import Disk, Machine, configuration
+
+    machine = Machine(memory, processors or os.cpu_count() or 1, Disk(disk), connections, timescaledb)
+    click.echo(configuration(machine), nl=False)
