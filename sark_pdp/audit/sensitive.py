@@ -31,7 +31,9 @@ _LONGEST_BODY: Final = 16 * 1024
 _MOST_NAMES: Final = 4096
 _LONGEST_NAME: Final = 64
 _USER: Final = re.compile(r"(?<=//)[^/?#]+(?=@)")
-_PAIRS: Final = re.compile(r"([?&;#])([^?&;=#]*)=([^&;#]*)")
+_PARAMETERS: Final = re.compile(r"[?&;#]([^?&;=#]*)=")
+_END: Final = re.compile(r"[&;#]|\Z")
+"""Of the value of a parameter."""
 _ESCAPES: Final = re.compile(r"\\u00([0-7][0-9a-fA-F])")
 
 MASKED: Final = "(masked)"
@@ -51,33 +53,33 @@ _Look = Callable[[str, Document], Json]
 class Secrets:
     """Tells fields that hold secrets. For one thread: it remembers the names that it saw."""
 
-    __slots__ = ("_harmless", "_known", "_looks")
+    __slots__ = ("_harmless", "_known", "_looks", "_parameters")
 
     def __init__(self) -> None:
         # Names of fields that may hold anything, and how to look at the others: at most _MOST_NAMES in each, of at
         # most _LONGEST_NAME characters.
         self._harmless: set[str] = set()
         self._looks: dict[str, _Look] = {}
+        self._parameters: set[str] = set()
+        """Of queries, harmless ones; bounded as the others are."""
         self._known = self._harmless.issuperset
 
     def none_in(self, document: Document) -> bool:
         """True where nothing in it would be masked."""
-        known = self._known
+        known, harmless = self._known, self._harmless_fields
+        if not known(document) and not harmless(document):
+            return False
         # Grows while it is gone through: a call for each object would cost as much as all the rest.
         pending: list[Json] = [document]
         for container in pending:
-            if type(container) is dict:
-                if not known(container) and not self._harmless_fields(container):
-                    return False
-                # The collector does not track an object whose values can have nothing below them. It may track any.
-                if not is_tracked(container):
-                    continue
-                values: Json = container.values()
-            else:
-                values = container
-            for value in values:
-                kind = type(value)
-                if kind is dict or kind is list:
+            for value in container.values() if type(container) is dict else container:
+                if type(value) is dict:
+                    if not known(value) and not harmless(value):
+                        return False
+                    # The collector does not track an object that holds no container. It may track any.
+                    if is_tracked(value):
+                        pending.append(value)
+                elif type(value) is list:
                     pending.append(value)
         return True
 
@@ -87,7 +89,7 @@ class Secrets:
             return KEPT
         look = self._looks.get(name)
         if look is None:
-            look = _look_at(name)
+            look = self._look_at(name)
             self._remember(name, look)
         return KEPT if look is None else look(name, fields)
 
@@ -112,19 +114,37 @@ class Secrets:
         else:
             self._looks[name] = look
 
+    def _look_at(self, name: str) -> _Look | None:
+        """How to look at the field of this name; None where it is harmless whatever it holds."""
+        lower = name.lower()
+        if _is_secret(lower):
+            return _secret
+        if lower in _BODIES:
+            return _body
+        if lower in _VALUES:
+            return _labelled
+        if lower in _TEXTS:
+            return _text
+        return self._address if lower.endswith(_ADDRESSES) else None
 
-def _look_at(name: str) -> _Look | None:
-    """How to look at the field of this name; None where it is harmless whatever it holds."""
-    lower = name.lower()
-    if _is_secret(lower):
-        return _secret
-    if lower in _BODIES:
-        return _body
-    if lower in _VALUES:
-        return _labelled
-    if lower in _TEXTS:
-        return _text
-    return _address if lower.endswith(_ADDRESSES) else None
+    def _address(self, name: str, fields: Document) -> Json:
+        value = fields[name]
+        if type(value) is not str:
+            return KEPT
+        changed = _USER.sub(MASKED, value) if "@" in value else value
+        if "=" in changed and not self._harmless_parameters(_PARAMETERS.findall(changed)):
+            changed = _without_parameters(changed)
+        return KEPT if changed == value else changed
+
+    def _harmless_parameters(self, names: list[str]) -> bool:
+        if self._parameters.issuperset(names):
+            return True
+        if any(map(_is_secret_parameter, names)):
+            return False
+        if len(self._parameters) + len(names) > _MOST_NAMES:
+            self._parameters.clear()
+        self._parameters.update(name for name in names[:_MOST_NAMES] if len(name) <= _LONGEST_NAME)
+        return True
 
 
 def _secret(name: str, fields: Document) -> Json:
@@ -154,21 +174,25 @@ def _labelled(name: str, fields: Document) -> Json:
     return KEPT
 
 
-def _address(name: str, fields: Document) -> Json:
-    value = fields[name]
-    if type(value) is not str:
-        return KEPT
-    changed = _USER.sub(MASKED, value) if "@" in value else value
-    if "=" in changed:
-        changed = _PAIRS.sub(_without_secret, changed)
-    return KEPT if changed == value else changed
+def _without_parameters(address: str) -> str:
+    """The address with the values of secret parameters replaced."""
+    parts = []
+    at = 0
+    # Within a harmless value there may be another address, and its own parameters.
+    while found := _PARAMETERS.search(address, at):
+        parts.append(address[at : found.end()])
+        at = found.end()
+        if _is_secret_parameter(found[1]):
+            end = _END.search(address, at)
+            stop = end.start() if end else len(address)
+            parts.append(MASKED if stop > at else "")
+            at = stop
+    return "".join((*parts, address[at:]))
 
 
-def _without_secret(pair: re.Match[str]) -> str:
-    separator, name, value = pair.groups()
+def _is_secret_parameter(name: str) -> bool:
     decoded = unquote_plus(name).lower()
-    secret = value and (_is_secret(decoded) or _SIGNATURES.search(decoded))
-    return f"{separator}{name}={MASKED}" if secret else pair[0]
+    return _is_secret(decoded) or _SIGNATURES.search(decoded) is not None
 
 
 def _is_secret(name: str) -> bool:

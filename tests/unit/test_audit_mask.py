@@ -80,6 +80,8 @@ def test_what_is_no_secret_is_written_as_it_is(document: Any) -> None:
         ("/a?x=1&access_token=hunter2#top", f"/a?x=1&access_token={MASKED}#top"),
         ("/a?tok%65n=hunter2", f"/a?tok%65n={MASKED}"),
         ("https://x/?api+key=hunter2;b", f"https://x/?api+key={MASKED};b"),
+        ("/a?next=/b?token=hunter2?x&page=2", f"/a?next=/b?token={MASKED}&page=2"),
+        ("/a?token=&secret=hunter2\n", f"/a?token=&secret={MASKED}"),
         ("https://x/a#id_token=hunter2", f"https://x/a#id_token={MASKED}"),
         ("https://x/a?X-Amz-Signature=hunter2&sig=hunter2", f"https://x/a?X-Amz-Signature={MASKED}&sig={MASKED}"),
         ("https://bob:hunter2@x/a", f"https://{MASKED}@x/a"),
@@ -290,3 +292,18 @@ def test_what_looks_harmless_at_a_glance_would_not_be_changed_by_a_closer_look(d
     masked = event_of(document)["details"]["input"]
     # Asked twice: what it remembers of names must not change what it says.
     assert secrets.none_in(document) == secrets.none_in(document) == (masked == document)
+
+
+def test_what_is_put_into_an_object_later_is_found() -> None:
+    inner: dict[str, Any] = {"a": 1}
+    document = {"user": inner}
+    secrets = Secrets()
+    assert secrets.none_in(document)
+    inner["b"] = [{"c": {"password": "hunter2"}}]
+    assert not secrets.none_in(document)
+
+
+def test_an_address_of_many_parameters_is_masked_too() -> None:
+    address = "/a" + "?next=/b" * 20_000 + "?token=hunter2"
+    event = event_of({"path": address})
+    assert event["details"]["input"] == {"path": address.replace("hunter2", MASKED)}
