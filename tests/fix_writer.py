@@ -131,3 +131,12 @@ def acknowledge_a_stranger(writer: MemoryWriter, batches: Iterator[Batch], _: gr
     """Says that it has the events of a source that nobody sent."""
     for batch in batches:
         yield Ack(source=f"{batch.source}x", sequence=1)
+
+
+def acknowledge_nothing_again_and_again(
+    writer: MemoryWriter, batches: Iterator[Batch], context: grpc.ServicerContext
+) -> Iterator[Ack]:
+    """Is alive, and has stored nothing."""
+    source = next(batches).source
+    while context.is_active() and not writer.released.wait(0.01):
+        yield Ack(source=source, sequence=0)

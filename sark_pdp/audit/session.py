@@ -141,10 +141,13 @@ class Session:
 
     def _take_acknowledgements(self) -> None:
         acknowledged = self._stream.acknowledged
+        progress = self._window.progress
         while acknowledged:
-            self._heard = time.monotonic()
             if done := self._window.acknowledge(*acknowledged.popleft()):
                 self._ledger.add(done)
+        if self._window.progress != progress:
+            # What was said before is no sign that anything goes on.
+            self._heard = time.monotonic()
         if self._ledger.due() == 0:
             self._ledger.tell_spool()
 

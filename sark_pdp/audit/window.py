@@ -31,6 +31,8 @@ class Window:
     """The state of one stream. For one thread."""
 
     def __init__(self, max_bytes: int) -> None:
+        self.progress = 0
+        """How often an acknowledgement said more than those before it."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._marks: deque[Mark] = deque()
@@ -67,7 +69,9 @@ class Window:
         sent = self._sent.get(source, 0)
         if sequence > sent:
             raise ShippingError(f"it acknowledged event {sequence} of {source[:100]!r}, of which it was sent {sent}")
-        self._acknowledged[source] = max(sequence, self._acknowledged.get(source, 0))
+        if sequence > self._acknowledged.get(source, 0):
+            self._acknowledged[source] = sequence
+            self.progress += 1
         done = []
         while self._marks and self._marks[0].last <= self._acknowledged.get(self._marks[0].source, 0):
             mark = self._marks.popleft()

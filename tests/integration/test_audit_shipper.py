@@ -216,12 +216,13 @@ def test_a_full_spool_takes_events_again_when_some_were_shipped(start: Start, wr
     assert writer.sequences(trail.source) == list(range(1, trail.queue.statistics().sequence + 1))
 
 
-def test_a_connection_that_falls_silent_is_given_up(
-    start: Start, writer: MemoryWriter, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("behave", [fix_writer.hold, fix_writer.acknowledge_nothing_again_and_again])
+def test_a_connection_on_which_nothing_goes_on_is_given_up(
+    start: Start, writer: MemoryWriter, monkeypatch: pytest.MonkeyPatch, behave: Behave
 ) -> None:
     monkeypatch.setattr(session, "_SILENCE", 0.05)
     monkeypatch.setattr(session, "_LOOK", 0.02)
-    writer.behave = fix_writer.hold
+    writer.behave = behave
     trail = start(writer.target)
     trail.put(5)
     wait_until(lambda: "acknowledged nothing" in trail.shipper.statistics().problem)
