@@ -240,13 +240,13 @@ class RedisLink:
         _log.info("Redis is there", extra={"run_id": run_id.decode()})
 
     def _add(self) -> None:
-        """One more, where that can be had. Raises UnusableServerError where it leads to another run of the server."""
+        # Those that there are may do where one more cannot be had: Redis takes only so many.
         generation = self._generation
         try:
             connection = self._another(self.run_id)
-        except UnusableServerError:
-            raise
-        except Exception as error:  # noqa: BLE001  # those that there are may well do: Redis takes only so many
+        except Exception as error:
+            if not self._open or isinstance(error, UnusableServerError):
+                raise
             self._errors[reason_of(error)].value += 1
             self._add_again = time.monotonic() + _LOOK
             return
