@@ -106,8 +106,8 @@ class _SharedAttributes:
     def run_id(self) -> bytes | None:
         return self._store.run_id
 
-    def get_many(self, keys: Sequence[bytes]) -> list[Shared | None]:
-        found = self._store.get_many(_KIND, keys)
+    def get_many(self, keys: Sequence[bytes], waited: Seconds) -> list[Shared | None]:
+        found = self._store.get_many(_KIND, keys, waited)
         return [None if it is None else Shared(it.payload, it.as_of, it.expires) for it in found]
 
     def put_later(self, items: Sequence[tuple[bytes, Shared]], run_id: bytes | None) -> None:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from sark_pdp.attributes.names import NAMED_SERVER, SERVER, USER
 from sark_pdp.interfaces import RowKey
-from sark_pdp.model import Document
+from sark_pdp.model import Document, Seconds
 
 _UNKNOWN: Final = "is not in the registry"
 _AMBIGUOUS: Final = "is in the registry more than once"
@@ -68,8 +68,11 @@ class SharedStore(Protocol):
     def run_id(self) -> bytes | None:
         """Of the server that it keeps them on; read before what an entry is made of."""
 
-    def get_many(self, keys: Sequence[bytes]) -> Sequence[Shared | None]:
-        """In order; None for what is not there or cannot be had. May wait, at most `cache.l2.timeout` in all."""
+    def get_many(self, keys: Sequence[bytes], waited: Seconds) -> Sequence[Shared | None]:
+        """In order; None for what is not there or cannot be had.
+
+        May wait, at most `cache.l2.timeout` in all, of which the caller has spent `waited` on the generations.
+        """
 
     def put_later(self, items: Sequence[tuple[bytes, Shared]], run_id: bytes | None) -> None:
         """Returns at once; what was read while another server kept the generations is not kept."""

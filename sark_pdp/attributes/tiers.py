@@ -100,6 +100,7 @@ class AttributeTiers:
         run_id = None if self._shared is None else self._shared.run_id
         now = time.monotonic()
         blanks = self._blanks(keys, now)
+        waited = Seconds(time.monotonic() - now)
         found: dict[RowKey, Looked] = {}
         stale: dict[RowKey, Entry] = {}
         self._take(((key, self._memory.get(key)) for key in keys), blanks, now, max_age, found, stale)
@@ -107,7 +108,7 @@ class AttributeTiers:
         self._misses.value += len(keys) - len(found)
         missing = [key for key in keys if key not in found]
         if missing and self._shared is not None and (max_age is None or max_age > 0):
-            shared = self._read_shared(self._shared, {key: blanks[key] for key in missing})
+            shared = self._read_shared(self._shared, {key: blanks[key] for key in missing}, waited)
             self._take(shared.items(), blanks, now, max_age, found, stale)
             for key in missing:
                 if key in found:
@@ -154,9 +155,9 @@ class AttributeTiers:
         age = now - entry.as_of
         return age <= self._lifetimes.stale and (max_age is None or age <= max_age)
 
-    def _read_shared(self, store: SharedStore, blanks: Mapping[RowKey, Entry]) -> dict[RowKey, Entry]:
+    def _read_shared(self, store: SharedStore, blanks: Mapping[RowKey, Entry], waited: Seconds) -> dict[RowKey, Entry]:
         found = {}
-        values = store.get_many([_shared_key(key, blank) for key, blank in blanks.items()])
+        values = store.get_many([_shared_key(key, blank) for key, blank in blanks.items()], waited)
         wall, now = time.time(), time.monotonic()
         for (key, blank), value in zip(blanks.items(), values, strict=True):
             told = None if value is None else from_payload(value.payload)
