@@ -39,9 +39,13 @@ class SourceReport(Struct):
     chain: str = "unchecked"
     """`keyed`, `keyless`, or `unchecked` where it was made with a key that was not given."""
     end: str = "unproven"
-    """`stopped`, `succeeded` (named by the next source), `shipped` (nothing of it is left) or `unproven`."""
+    """`stopped`, `succeeded` (named by the next source), `shipped` or `expired` (nothing of it is left), `unproven`."""
     dropped: int = 0
     """Records that were dropped and accounted for in `audit_gap` events."""
+    rejected: int = 0
+    """Of the events, those that a database refused and keeps apart; 0 in a spool."""
+    expired: int = 0
+    """Events that went with a day of a database that is no longer there; 0 in a spool."""
     differences: int = 0
     findings: list[str] = []
     """The first differences, a sentence each."""
@@ -88,11 +92,11 @@ def verify(reader: SpoolReader, keys: Sequence[bytes] = ()) -> Report:
     Raises AuditError where the spool cannot be read.
     """
     snapshot = reader.snapshot()
-    checks = {end.number: _SourceCheck(end, keys) for end in snapshot.sources}
+    checks = {end.number: SourceCheck(end, keys) for end in snapshot.sources}
     strays: dict[int, SourceReport] = {}
     # On disk where they are many: a spool may hold more ids than fit into a sidecar's memory.
     with closing(sqlite3.connect("", isolation_level=None)) as database:
-        ids = _Ids(database)
+        ids = Ids(database)
         for segment in reader.forward(0, snapshot.position):
             check = checks.get(segment.source)
             if check is None:
@@ -103,7 +107,11 @@ def verify(reader: SpoolReader, keys: Sequence[bytes] = ()) -> Report:
     for check in checks.values():
         check.finish()
     _compare_ends(list(checks.values()), keyed=bool(keys))
-    reports = [check.report for check in checks.values()] + list(strays.values())
+    return report_of([check.report for check in checks.values()] + list(strays.values()))
+
+
+def report_of(reports: list[SourceReport]) -> Report:
+    """What was found of all these sources together."""
     return Report(
         reports,
         sum(report.events for report in reports),
@@ -112,7 +120,7 @@ def verify(reader: SpoolReader, keys: Sequence[bytes] = ()) -> Report:
     )
 
 
-class _SourceCheck:
+class SourceCheck:
     """Goes through the events of one source."""
 
     def __init__(self, end: SourceEnd, keys: Sequence[bytes]) -> None:
@@ -130,7 +138,12 @@ class _SourceCheck:
         elif self._links:
             self.report.chain = "keyed" if end.algorithm == KEYED else "keyless"
 
-    def segment(self, segment: StoredSegment, ids: "_Ids") -> None:
+    @property
+    def tells(self) -> bool:
+        """Whether what it says of the source before is here: it may have been shipped."""
+        return bool(self.report.events) and not self.end.shipped
+
+    def segment(self, segment: StoredSegment, ids: "Ids") -> None:
         """Takes the next segment of this source by position."""
         events = segment.events()
         if events is None:
@@ -138,7 +151,7 @@ class _SourceCheck:
             self._chain = None
             return
         for sequence, event in enumerate(events, segment.first):
-            self._event(sequence, event, ids)
+            self.event(sequence, event, ids)
 
     def finish(self) -> None:
         """Compares the last event with what the spool says of the source."""
@@ -153,15 +166,15 @@ class _SourceCheck:
         elif not report.events:
             report.end = "shipped"
 
-    def _event(self, sequence: int, event: Sealed, ids: "_Ids") -> None:
+    def event(self, sequence: int, event: Sealed, ids: "Ids") -> None:
+        """Takes the next event of this source."""
         report = self.report
         report.events += 1
         if sequence < self._next:
             report.add(f"event {sequence} is there twice, or out of order")
             return
         if sequence > self._next:
-            report.add(f"events {self._next} to {sequence - 1} are missing")
-            self._chain = None
+            self.missing(sequence - 1)
         if self._stopped:
             report.add(f"event {sequence} follows on the end of the source")
             self._stopped = False
@@ -177,6 +190,11 @@ class _SourceCheck:
         self._chain = event.chain
         self._next = sequence + 1
 
+    def missing(self, last: int) -> None:
+        """Tells that the events up to this one are not there."""
+        self.report.add(f"events {self._next} to {last} are missing")
+        self._chain = None
+
     def _check_chain(self, sequence: int, event: Sealed) -> None:
         if self._chain is None or not self._links:
             return
@@ -187,7 +205,7 @@ class _SourceCheck:
                 return
         self.report.add(f"event {sequence} was changed, or its chain value was: they do not belong together")
 
-    def _check_columns(self, sequence: int, head: _Head, ids: "_Ids") -> None:
+    def _check_columns(self, sequence: int, head: _Head, ids: "Ids") -> None:
         report = self.report
         report.since = report.since or head.timestamp
         report.until = head.timestamp
@@ -224,33 +242,42 @@ def _links(algorithm: str, keys: Sequence[bytes]) -> list[Link]:
     return [link(None)] if algorithm == KEYLESS else [link(key) for key in keys]
 
 
-def _compare_ends(checks: Sequence[_SourceCheck], *, keyed: bool) -> None:
+def _compare_ends(checks: Sequence[SourceCheck], *, keyed: bool) -> None:
     """Compares the end of each source with what its successor says of it, newest first.
 
     A keyless source is vouched for by a successor with a key, or by one that is vouched for itself: it is older than
     the key. Any other, where there is a key, may be a forgery that needed none.
     """
-    successor: _SourceCheck | None = None
+    successor: SourceCheck | None = None
     trusted = False
     for check in reversed(checks):
         report = check.report
-        named = successor is not None and _names(successor, check)
-        if keyed and report.events and report.chain == "keyless" and not (named and trusted):
-            report.add("it was chained without a key, and no later source that has one names it")
-        trusted = not report.differences and report.chain != "unchecked"
+        named = successor is not None and names(successor, check)
+        trusted = judge_key(report, keyed=keyed, vouched=named and trusted)
         successor = check
     if successor is not None and successor.previous is not None:
-        successor.report.add(f"it names a source before it, {_name_of(successor.previous)}, which is not here")
+        tell_absent(successor)
 
 
-def _names(successor: _SourceCheck, check: _SourceCheck) -> bool:
+def tell_absent(successor: SourceCheck) -> None:
+    """Tells that the source before it is not here."""
+    successor.report.add(f"it names a source before it, {name_of(successor.previous)}, which is not here")
+
+
+def judge_key(report: SourceReport, *, keyed: bool, vouched: bool) -> bool:
+    """Whether this source can vouch for the one before; a difference is told of one that needed a key and has none."""
+    if keyed and report.events and report.chain == "keyless" and not vouched:
+        report.add("it was chained without a key, and no later source that has one names it")
+    return not report.differences and report.chain != "unchecked"
+
+
+def names(successor: SourceCheck, check: SourceCheck) -> bool:
     """Whether a source names this one and its end as those before it; a difference is told of it otherwise."""
-    if not successor.report.events or successor.end.shipped:
-        # What it said was shipped.
+    if not successor.tells:
         return False
     report, named = check.report, successor.previous
-    if _name_of(named) != report.source:
-        successor.report.add(f"it names {_name_of(named) or 'none'} as the source before it, which was {report.source}")
+    if name_of(named) != report.source:
+        successor.report.add(f"it names {name_of(named) or 'none'} as the source before it, which was {report.source}")
         return False
     if (named.get("sequence"), named.get("chain")) != (report.last, check.end.chain.hex()):
         report.add(f"its successor found its end at event {named.get('sequence')}, or with another chain value")
@@ -260,12 +287,13 @@ def _names(successor: _SourceCheck, check: _SourceCheck) -> bool:
     return True
 
 
-def _name_of(previous: Any) -> str | None:
+def name_of(previous: Any) -> str | None:
+    """Of a source, as the one after it names it."""
     name = previous.get("source") if type(previous) is dict else None
     return name if type(name) is str else None
 
 
-class _Ids:
+class Ids:
     """The ids that were seen so far."""
 
     def __init__(self, database: sqlite3.Connection) -> None:

@@ -26,6 +26,12 @@ def day_at(days: int) -> datetime:
     return _EPOCH + timedelta(days=days)
 
 
+def existing_days(connection: psycopg.Connection[Any]) -> set[int]:
+    """Days since 2000-01-01 that have their partition."""
+    found = map(_day_of, _existing(connection))
+    return {(day - _EPOCH).days for day in found if day is not None}
+
+
 def create(connection: psycopg.Connection[Any], days: Iterable[datetime]) -> None:
     """Makes the partitions of these days where they are missing, whoever else does so too; events go on meanwhile."""
     with connection.transaction():

@@ -17,6 +17,7 @@ from sark_pdp.audit.event import Event
 from sark_pdp.audit.filtered import DECISIONS
 from sark_pdp.audit.reader import SpoolReader
 from sark_pdp.audit.search import Selection, committed_after, count, newest
+from sark_pdp.audit.verify import Report
 from sark_pdp.audit.verify import verify as verify_spool
 from sark_pdp.cli.options import source_options
 
@@ -178,6 +179,7 @@ def stats(spool: _Spool, selection: Selection, *, as_json: bool) -> None:
     epilog="\b\nExamples:\n"
     "  sark-pdp audit verify\n"
     "  sark-pdp audit verify --spool /backup/audit --key-file chain.key --json\n"
+    "  sark-pdp audit verify --dsn postgresql://auditor@db/audit --key-file chain.key\n"
     "\b\n"
     "Exit codes: 0 no difference (the end of a source may be unproven), 1 differences, 2 could not be checked.",
 )
@@ -190,26 +192,47 @@ def stats(spool: _Spool, selection: Selection, *, as_json: bool) -> None:
     metavar="FILE",
     help="A chain key. Repeatable, for keys that were replaced. Default: audit.chain_key_file of the settings.",
 )
+@click.option("--dsn", metavar="DSN", help="Not a spool, but the database of the audit writer. Without a password.")
+@click.option("--dsn-file", type=click.Path(path_type=Path), metavar="FILE", help="A file that holds it.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def verify(spool: _Spool, key_files: tuple[Path, ...], *, as_json: bool) -> None:
-    """Check that nothing was changed, taken out or added, and say how far that is proven."""
+def verify(
+    spool: _Spool, key_files: tuple[Path, ...], *, dsn: str | None, dsn_file: Path | None, as_json: bool
+) -> None:
+    """Check that nothing was changed, taken out or added, and say how far that is proven.
+
+    With --dsn or --dsn-file every event in the database of the audit writer is checked, its columns too. The server
+    sorts all of them, for which it takes temporary space of their size.
+    """
     from sark_pdp.audit.chain import read_key
     from sark_pdp.cli.audit_output import print_report
 
     files = key_files or ((spool.key_file,) if spool.key_file else ())
     keys = [read_key(file) for file in files]
-    with SpoolReader(spool.directory) as reader:
-        report = verify_spool(reader, keys)
+    stored = dsn is not None or dsn_file is not None
+    if stored:
+        report = _verify_stored(dsn, dsn_file, keys)
+    else:
+        with SpoolReader(spool.directory) as reader:
+            report = verify_spool(reader, keys)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(report)))
     elif not report.sources:
-        _print_nothing(spool.directory, Selection())
+        _print_nothing("the database" if stored else spool.directory, Selection())
     else:
         print_report(report)
     if report.differences:
         sys.exit(_EXIT_DIFFERENCES)
     if report.unchecked:
         sys.exit(_EXIT_UNCHECKED)
+
+
+def _verify_stored(dsn: str | None, dsn_file: Path | None, keys: list[bytes]) -> Report:
+    from sark_pdp.audit_writer.verify import verify as verify_stored
+    from sark_pdp.cli.db import named_dsn
+    from sark_pdp.postgres.connections import connect
+
+    with connect(named_dsn(dsn, dsn_file), "sark-pdp audit verify") as connection:
+        return verify_stored(connection, keys)
 
 
 def _print_json(events: Iterable[Event]) -> None:
@@ -233,6 +256,6 @@ def _print_events(events: list[Event], directory: Path, selection: Selection) ->
         _print_nothing(directory, selection)
 
 
-def _print_nothing(directory: Path, selection: Selection) -> None:
+def _print_nothing(directory: Path | str, selection: Selection) -> None:
     matching = "" if selection == Selection() else " that match"
     click.echo(f"There are no events{matching} in {directory} yet.")

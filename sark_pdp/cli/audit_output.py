@@ -26,6 +26,7 @@ _ENDS = {
     "stopped": "proven: stopped in order",
     "succeeded": "proven by its successor",
     "shipped": "shipped, nothing left here",
+    "expired": "expired, nothing left here",
     "unproven": "unproven",
 }
 
@@ -123,6 +124,10 @@ def _sentences(report: Report) -> list[str]:
         sentences.append(f"{_names(killed)} did not stop in order: its last answers, of some 20 ms, may be missing.")
     if any(source.shipped for source in report.sources):
         sentences.append("Events that were shipped are no longer here: ask the database of the audit writer for them.")
+    if expired := sum(source.expired for source in report.sources):
+        sentences.append(f"{expired:,} events went with days that are no longer there: nothing is proven of them.")
+    if rejected := sum(source.rejected for source in report.sources):
+        sentences.append(f"{rejected:,} of the events were refused by the database, and are in audit_rejected.")
     if ends:
         sentences.append(f"The end of {_names(ends)} is unproven: it still runs, or was killed, or was cut off.")
     return sentences

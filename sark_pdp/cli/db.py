@@ -27,7 +27,7 @@ def dsn_options(function: Callable[Concatenate[str, P], R]) -> Callable[..., R]:
 
     @wraps(function)
     def with_dsn(*args: Any, dsn: str | None, dsn_file: Path | None, **kwargs: Any) -> R:
-        return function(_dsn(dsn, dsn_file), *args, **kwargs)
+        return function(named_dsn(dsn, dsn_file), *args, **kwargs)
 
     with_file = click.option(
         "--dsn-file", type=click.Path(path_type=Path), metavar="FILE", help="A file that holds it, with a password."
@@ -41,7 +41,8 @@ def dsn_options(function: Callable[Concatenate[str, P], R]) -> Callable[..., R]:
     )(with_file)
 
 
-def _dsn(given: str | None, file: Path | None) -> str:
+def named_dsn(given: str | None, file: Path | None) -> str:
+    """The connection string of `--dsn` or `--dsn-file`; raises SettingsError, for a password that was typed too."""
     from sark_pdp.postgres.connections import holds_secret, read_dsn_file
 
     if file is not None:
