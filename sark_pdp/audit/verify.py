@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from sark_pdp.audit.chain import FIRST, KEYED, KEYLESS, Link, link
+from sark_pdp.audit.ids import Ids
 from sark_pdp.audit.reader import SourceEnd, SpoolReader, StoredSegment
 from sark_pdp.audit.source import CHECKPOINT, GAP, STARTED, STOPPED, Sealed
 
@@ -143,7 +144,7 @@ class SourceCheck:
         """Whether what it says of the source before is here: it may have been shipped."""
         return bool(self.report.events) and not self.end.shipped
 
-    def segment(self, segment: StoredSegment, ids: "Ids") -> None:
+    def segment(self, segment: StoredSegment, ids: Ids) -> None:
         """Takes the next segment of this source by position."""
         events = segment.events()
         if events is None:
@@ -166,7 +167,7 @@ class SourceCheck:
         elif not report.events:
             report.end = "shipped"
 
-    def event(self, sequence: int, event: Sealed, ids: "Ids") -> None:
+    def event(self, sequence: int, event: Sealed, ids: Ids) -> None:
         """Takes the next event of this source."""
         report = self.report
         report.events += 1
@@ -205,7 +206,7 @@ class SourceCheck:
                 return
         self.report.add(f"event {sequence} was changed, or its chain value was: they do not belong together")
 
-    def _check_columns(self, sequence: int, head: _Head, ids: "Ids") -> None:
+    def _check_columns(self, sequence: int, head: _Head, ids: Ids) -> None:
         report = self.report
         report.since = report.since or head.timestamp
         report.until = head.timestamp
@@ -291,17 +292,3 @@ def name_of(previous: Any) -> str | None:
     """Of a source, as the one after it names it."""
     name = previous.get("source") if type(previous) is dict else None
     return name if type(name) is str else None
-
-
-class Ids:
-    """The ids that were seen so far."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("CREATE TABLE ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
-        database.execute("BEGIN")
-        self._execute = database.execute
-
-    def add(self, id_: str) -> bool:
-        """False where it was seen before."""
-        return self._execute("INSERT OR IGNORE INTO ids VALUES (?)", (id_,)).rowcount == 1

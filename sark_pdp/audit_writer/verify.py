@@ -20,9 +20,10 @@ from msgspec import Struct
 from psycopg import sql
 
 from sark_pdp.audit.chain import FIRST, KEYED, KEYLESS
+from sark_pdp.audit.ids import Ids
 from sark_pdp.audit.reader import SourceEnd
 from sark_pdp.audit.source import Sealed
-from sark_pdp.audit.verify import Ids, Report, SourceCheck, judge_key, name_of, names, report_of, tell_absent
+from sark_pdp.audit.verify import Report, SourceCheck, judge_key, name_of, names, report_of, tell_absent
 from sark_pdp.audit_writer import partitions
 from sark_pdp.audit_writer.differing import SELECTED, differing
 from sark_pdp.audit_writer.schema import Form, form_of
