@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from sark_pdp.cache import channel
 from sark_pdp.cache.channel import Channel
 from sark_pdp.cache.key import key_of
 from sark_pdp.cache.redis_connection import Command, RedisServer
@@ -18,6 +19,12 @@ from sark_pdp.projection import Projection
 from tests.fix_audit import FakeEntrypoint
 
 PATIENCE = 30.0
+LASTING = Seconds(60.0)
+"""Trust that no busy machine outlasts."""
+_UNHEARD = 8.0
+"""Seconds after which a channel is made anew, well below the patience of tests."""
+PASSING = Seconds(channel.TRUST)
+"""Trust as it is, for tests that wait for its end."""
 DECISION = FakeEntrypoint(Projection([()]), "sark/mcp/decision", reads_data=(("roles",), ("catalog", "tools")))
 LISTING = FakeEntrypoint(
     Projection([("user",)]), "sark/mcp/listing", fingerprint=b"l" * 32, reads_data=(("catalog", "levels"),)
@@ -116,11 +123,22 @@ StartProcess: TypeAlias = Callable[..., Process]
 
 
 @pytest.fixture
-def start_process(redis_prefix: str) -> Iterator[StartProcess]:
-    """Starts one with the keys of this test: `start(url, timeout=…, ttl=…, channel_url=…)`."""
+def start_process(redis_prefix: str, patient_links: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartProcess]:
+    """Starts one with the keys of this test: `start(url, timeout=…, ttl=…, channel_url=…, trust=…)`.
+
+    `trust` is that of all of them: how long a heartbeat vouches for what is held.
+    """
     with contextlib.ExitStack() as running:
 
-        def start(url: str, timeout: float = 5.0, ttl: float = 600.0, channel_url: str | None = None) -> Process:
+        def start(
+            url: str,
+            timeout: float = 5.0,
+            ttl: float = 600.0,
+            channel_url: str | None = None,
+            trust: Seconds = LASTING,
+        ) -> Process:
+            monkeypatch.setattr(channel, "TRUST", trust)
+            monkeypatch.setattr(channel, "_PATIENCE", min(trust + 1.0, _UNHEARD))
             process = Process(url, redis_prefix, Seconds(timeout), Seconds(ttl), channel_url)
             process.start()
             running.callback(process.close)

@@ -22,6 +22,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from sark_pdp.cache import redis_link
+from sark_pdp.model import Seconds
+
 _PATIENCE = 30.0
 _QUICK = ("--port", "0", "--save", "", "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
 
@@ -88,6 +91,9 @@ class RedisProcess:
     def freeze(self) -> None:
         """SIGSTOP: its sockets stay, nobody answers."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        # The signal is on its way: it may still answer for a moment.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT."""
@@ -239,6 +245,12 @@ def redis_server() -> Iterator[RedisProcess]:
 def redis_prefix() -> str:
     """Of this test's keys."""
     return f"test-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def patient_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a moment does not make a link think that Redis is away."""
+    monkeypatch.setattr(redis_link, "_PATIENCE", Seconds(5.0))
 
 
 @pytest.fixture

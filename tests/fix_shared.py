@@ -131,7 +131,9 @@ def mac_key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start_sharing(redis_server: RedisProcess, redis_prefix: str, mac_key_file: Path) -> Iterator[StartSharing]:
+def start_sharing(
+    redis_server: RedisProcess, redis_prefix: str, mac_key_file: Path, patient_links: None
+) -> Iterator[StartSharing]:
     """Starts a cache on the Redis that tests share: `start(l1=…, l2=…, mode=…, url=…, key_file=…)`."""
     with contextlib.ExitStack() as running:
 
