@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-import psycopg
 from msgspec import Struct
 
 from sark_pdp.audit_writer.columns import Row, UnstorableError, row_of
 from sark_pdp.audit_writer.metrics import WriterMetrics
 from sark_pdp.audit_writer.store import Rejection, Written
-from sark_pdp.errors import DatabaseError
 from sark_pdp.model import Seconds
 
 _FIRST_WAIT: Final = 0.05
@@ -70,7 +68,7 @@ def portion_of(
             size += len(row.copied)
         except UnstorableError as error:
             rejections.append(Rejection(source, sequence, chain, payload, str(error)))
-        size += len(payload) + _REST
+        size += len(chain) + len(payload) + _REST
     return Portion(source, events[-1][0], rows, rejections, size, committed)
 
 
@@ -165,7 +163,7 @@ class Batcher:
             self._since = began
             try:
                 written = await self._in_thread(self._store.write, rows, rejections)
-            except (psycopg.Error, DatabaseError) as error:
+            except Exception as error:  # noqa: BLE001 (whatever it is: events wait, and /readyz says why)
                 self._failed(error)
                 self._metrics.retries.inc()
             else:
@@ -188,7 +186,7 @@ class Batcher:
         self._since = time.monotonic()
         try:
             await self._in_thread(self._store.ping)
-        except (psycopg.Error, DatabaseError) as error:
+        except Exception as error:  # noqa: BLE001 (as above)
             self._failed(error)
         else:
             self._working()

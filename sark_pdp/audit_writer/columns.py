@@ -38,6 +38,9 @@ _FIELDS: Final = len(NAMES).to_bytes(2)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECONDS: Final = 1_000_000
 _SECONDS_A_DAY: Final = 86_400
+_FIRST_US: Final = -63_082_281_600_000_000
+_LAST_US: Final = 252_455_615_999_999_999
+"""Of the years 1 and 9999, UTC: with its zone a time may be outside, which no day and no answer can name."""
 _UUID_BYTES: Final = (16).to_bytes(4)
 _INT8_BYTES: Final = (8).to_bytes(4)
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -102,6 +105,8 @@ def row_of(source: str, sequence: int, chain: bytes, payload: bytes) -> Row:
             f"the payload says that it is event {columns.sequence} of source {columns.source[:MOST_CHARACTERS]!r}"
         )
     time_us = microseconds_of(columns.timestamp)
+    if not _FIRST_US <= time_us <= _LAST_US:
+        raise UnstorableError("the payload's time is outside the years 1 to 9999, UTC")
     details = details_of(columns)
     key = columns.id.bytes
     address = columns.ip_address
@@ -129,7 +134,7 @@ def row_of(source: str, sequence: int, chain: bytes, payload: bytes) -> Row:
             _common(columns.decision),
             _common(columns.policy_id),
             _common(columns.policy_revision),
-            _NULL if address is None else _inet(address),
+            _NULL if address is None else _address(address),
             _common(columns.user_agent),
             _text(columns.request_id),
             # Version 1 of jsonb's binary form.
@@ -185,7 +190,7 @@ def _odd(payload: bytes) -> Columns:
     texts: dict[str, Any] = {
         name: value
         for name, value in found.items()
-        if name in NAMES and type(value) is str and name not in _Named.__struct_fields__
+        if name in Columns.__struct_fields__ and type(value) is str and name not in _Named.__struct_fields__
     }
     texts.pop("details", None)
     details = found.get("details")
@@ -215,11 +220,18 @@ def _text(value: str | None) -> bytes:
     return len(raw).to_bytes(4) + raw
 
 
-_common: Final = lru_cache(maxsize=8192)(_text)
-"""For columns whose values come again."""
+_cached: Final = lru_cache(maxsize=8192)(_text)
 
 
-@lru_cache(maxsize=8192)
+def _common(value: str | None) -> bytes:
+    """For columns whose values come again; the cache keeps what it is asked for, so nothing long."""
+    return _cached(value) if value is None or len(value) <= MOST_CHARACTERS else _text(value)
+
+
+def _address(address: str) -> bytes:
+    return _cached_inet(address) if len(address) <= MOST_CHARACTERS else _inet(address)
+
+
 def _inet(address: str) -> bytes:
     """The binary form of `inet`: family, bits, not a cidr, size, address (network_recv of PostgreSQL)."""
     try:
@@ -229,6 +241,9 @@ def _inet(address: str) -> bytes:
     packed = parsed.packed
     family = 2 if parsed.version == 4 else 3
     return (4 + len(packed)).to_bytes(4) + bytes((family, parsed.max_prefixlen, 0, len(packed))) + packed
+
+
+_cached_inet: Final = lru_cache(maxsize=8192)(_inet)
 
 
 def _clean(value: Json) -> Json:

@@ -19,8 +19,6 @@ from sark_pdp.errors import InvalidRequestError
 
 SERVICE: Final = "sark.audit.v1.AuditQuery"
 _MOST_TAILS: Final = 64
-_STILL_THERE: Final = 1.0
-"""Seconds after which it is looked whether the process goes down."""
 
 
 class Readers(Struct, frozen=True):
@@ -48,7 +46,6 @@ class Queries:
         self._in_thread = in_thread
         self._metrics = metrics
         self._readers = readers
-        self._stopping = False
 
     async def search(self, message: bytes, context: Any) -> bytes:
         """One page of events."""

@@ -141,6 +141,7 @@ class Writer:
         self._stopping = True
         await self._tell_health()
         self._ingest.stop()
+        self._listener.end()
         if self._server is not None:
             await self._server.stop(self._options.grace)
         for task in self._tasks:

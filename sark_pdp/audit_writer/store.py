@@ -27,6 +27,16 @@ _STAGE: Final = (
 _COPY: Final = f"COPY audit_staging ({', '.join(NAMES)}) FROM STDIN (FORMAT BINARY)"
 # In key order, so that two writers with the same events never wait for one another in a circle.
 _INSERT: Final = "INSERT INTO audit_events SELECT * FROM audit_staging ORDER BY id, timestamp ON CONFLICT DO NOTHING"
+_CLASH: Final = "another event has its id and time"
+_CLASHING: Final = """
+INSERT INTO audit_rejected (source, sequence, chain, payload, code, reason)
+SELECT s.source, s.sequence, s.chain, s.payload, '23505', %s FROM audit_staging s
+JOIN audit_events e ON e.id = s.id AND e.timestamp = s.timestamp
+WHERE (e.source, e.sequence, e.payload) IS DISTINCT FROM (s.source, s.sequence, s.payload)
+    AND e.timestamp >= timestamptz '2000-01-01 00:00:00+00' + %s * interval '1 microsecond'
+    AND e.timestamp <= timestamptz '2000-01-01 00:00:00+00' + %s * interval '1 microsecond'
+ORDER BY s.source, s.sequence ON CONFLICT DO NOTHING
+"""
 _ANCHORS: Final = """
 INSERT INTO audit_checkpoints SELECT source, sequence, id, timestamp, event_type, chain, payload FROM audit_staging
 WHERE id = ANY(%s::uuid[]) ORDER BY source, sequence ON CONFLICT DO NOTHING
@@ -45,6 +55,8 @@ _LOOKS_LATE: Final = timedelta(seconds=15)
 _DATA_CLASSES: Final = ("22", "23")
 """Of SQLSTATE: data exceptions and violated constraints, which no repetition cures."""
 _MOST_DAYS: Final = 10_000
+_DAYS_AT_ONCE: Final = 32
+"""Of one transaction: the server has room for the locks of some 1,000 partitions, all sessions together."""
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +118,10 @@ class EventStore:
             if rejections:
                 _reject(connection, rejections)
             in_order = sorted(rows, key=lambda row: (row.key, row.time_us))
-            return self._write(connection, in_order) + Written(rejected=len(rejections))
+            written = Written(rejected=len(rejections))
+            for part in _by_days(in_order):
+                written += self._write(connection, part)
+            return written
 
     def ping(self) -> None:
         """Raises as `write` does where the database cannot be written to."""
@@ -136,7 +151,9 @@ class EventStore:
     def _have_days(self, connection: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
         missing = {row.day for row in rows} - self._days
         if missing:
-            partitions.create(connection, map(partitions.day_at, missing))
+            days = sorted(missing)
+            for start in range(0, len(days), _DAYS_AT_ONCE):
+                partitions.create(connection, map(partitions.day_at, days[start : start + _DAYS_AT_ONCE]))
             if len(self._days) + len(missing) > _MOST_DAYS:
                 self._days.clear()
             self._days |= missing
@@ -169,13 +186,16 @@ class EventStore:
             with cursor.copy(_COPY) as copy:
                 copy.write(b"".join((COPY_HEAD, *(row.copied for row in rows), COPY_END)))
             inserted = cursor.execute(_INSERT, prepare=True).rowcount
+            clashing = 0
+            if inserted < len(rows):
+                clashing = cursor.execute(_CLASHING, [_CLASH, first, last]).rowcount
             if anchors:
                 cursor.execute(_ANCHORS, [[key.hex() for key in anchors]])
             if first < microseconds_of(self._now() - _LOOKS_LATE):
                 cursor.execute(_LATE_HOURS, [LATE])
             if inserted:
                 cursor.execute(_TELL, [CHANNEL, first, last])
-        return Written(inserted, len(rows) - inserted)
+        return Written(inserted, len(rows) - inserted - clashing, clashing)
 
 
 def _prepare(connection: psycopg.Connection[Any]) -> Form:
@@ -197,6 +217,17 @@ def _reject(connection: psycopg.Connection[Any], rejections: Sequence[Rejection]
             _REJECT,
             [(text_of(it.source), it.sequence, it.chain, it.payload, it.code, it.reason) for it in rejections],
         )
+
+
+def _by_days(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Parts of few enough days for one transaction, each in the order of the whole."""
+    days = sorted({row.day for row in rows})
+    if len(days) <= _DAYS_AT_ONCE:
+        yield rows
+        return
+    for start in range(0, len(days), _DAYS_AT_ONCE):
+        some = set(days[start : start + _DAYS_AT_ONCE])
+        yield [row for row in rows if row.day in some]
 
 
 def _is_about_data(error: psycopg.Error) -> bool:

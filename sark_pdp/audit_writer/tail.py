@@ -74,13 +74,20 @@ class Listener:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     self._ready.set()
                     async for notice in connection.notifies():
-                        self._tell(Commit(*map(int, notice.payload.split())))
+                        # Whoever may connect may say anything on a channel.
+                        if (commit := _commit_of(notice.payload)) is not None:
+                            self._tell(commit)
             except (psycopg.Error, OSError) as error:
                 _log.warning("commits cannot be followed", extra={"error": " ".join(str(error).split())})
             self._ready.clear()
             for queue in tuple(self._calls):
                 self._lose(queue)
             await asyncio.sleep(_WAIT)
+
+    def end(self) -> None:
+        """All calls end, for the process goes down."""
+        for queue in tuple(self._calls):
+            self._lose(queue)
 
     def _tell(self, commit: Commit) -> None:
         for queue in tuple(self._calls):
@@ -95,3 +102,11 @@ class Listener:
         if queue.full():
             queue.get_nowait()
         queue.put_nowait(None)
+
+
+def _commit_of(payload: str) -> Commit | None:
+    try:
+        transaction, first, last = map(int, payload.split())
+    except ValueError:
+        return None
+    return Commit(transaction, first, last)

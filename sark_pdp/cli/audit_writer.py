@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sark_pdp.cli.options import source_options
+from sark_pdp.errors import SettingsError
 from sark_pdp.observability import logging
 from sark_pdp.settings import load_as
 
@@ -66,6 +67,8 @@ def _options(settings: "WriterSettings") -> "Options":
     from sark_pdp.postgres.connections import with_password
 
     database = settings.database
+    _check_dsn("dsn", "password_file", database.dsn)
+    _check_dsn("query_dsn", "query_password_file", database.query_dsn)
     dsn = with_password(database.dsn or "", database.password_file)
     query_dsn = dsn if database.query_dsn is None else with_password(database.query_dsn, database.query_password_file)
     return Options(
@@ -85,6 +88,20 @@ def _options(settings: "WriterSettings") -> "Options":
         allowed_sans=settings.tls.allowed_sans,
         query_sans=settings.query.allowed_sans,
     )
+
+
+def _check_dsn(key: str, file_key: str, dsn: str | None) -> None:
+    from sark_pdp.postgres.connections import holds_secret
+
+    try:
+        secret = holds_secret(dsn or "")
+    except SettingsError as error:
+        raise SettingsError(f"database.{key}: {error}") from None
+    if secret:
+        raise SettingsError(
+            f"database.{key}: has a password in it, which others would see; write it to a file, and name that in "
+            f"database.{file_key}"
+        )
 
 
 def _tls(settings: "WriterSettings") -> "ServerTls | None":

@@ -70,7 +70,9 @@ class WriterSettings(Struct, frozen=True, kw_only=True):
     listen: WriterListenSettings = WriterListenSettings()
     database: DatabaseSettings = DatabaseSettings()
     batch: BatchSettings = BatchSettings()
-    retention: Annotated[Seconds, Meta(description="How long events are kept.", ge=_DAY)] = Seconds(90.0 * _DAY)
+    retention: Annotated[Seconds, Meta(description="How long events are kept.", ge=_DAY, le=36_500 * _DAY)] = Seconds(
+        90.0 * _DAY
+    )
     compress_after: Annotated[
         Seconds, Meta(description="When they are compressed, which only TimescaleDB does.", ge=_DAY)
     ] = Seconds(7.0 * _DAY)

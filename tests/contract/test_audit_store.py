@@ -276,3 +276,22 @@ def test_one_writer_at_a_time_does_the_maintenance(trail: Trail) -> None:
         other.execute("SELECT pg_advisory_lock(%s)", [0x5341524B_00000011])
         assert not trail.maintain()
     assert trail.maintain()
+
+
+def test_an_event_whose_place_another_one_has_is_rejected_and_not_taken_for_stored(trail: Trail) -> None:
+    first = event(1)
+    assert trail.store.write([first], []) == Written(inserted=1)
+    columns = msgspec.json.decode(first.payload)
+    other = event(
+        7, id=columns["id"], timestamp=columns["timestamp"], source="pod-2/0123456789abcdef", user_id="mallory"
+    )
+    assert trail.store.write([first, other], []) == Written(inserted=0, duplicates=1, rejected=1)
+    assert trail.all("SELECT user_id FROM audit_events") == [("alice",)]
+    rejected = trail.all("SELECT source, sequence, code, payload FROM audit_rejected")
+    assert [(*columns, bytes(payload)) for *columns, payload in rejected] == [(other.source, 7, "23505", other.payload)]
+
+
+def test_a_batch_may_be_about_more_days_than_one_transaction_has_room_for(trail: Trail) -> None:
+    rows = [event(day, timestamp=(now() - timedelta(days=day)).isoformat()) for day in range(1, 80)]
+    assert trail.store.write(rows, []) == Written(inserted=len(rows))
+    assert trail.store.write(rows, []) == Written(duplicates=len(rows))

@@ -189,14 +189,16 @@ def test_a_second_process_on_a_spool_is_refused_and_the_first_goes_on(serve: Ser
         assert channel.check(action="nothing known").decision_id
 
 
-def test_a_spool_that_is_none_is_refused_and_kept(serve: Serve, place: Place, shared_state: str) -> None:
+def test_a_spool_that_is_none_is_set_aside_and_kept(serve: Serve, place: Place, shared_state: str) -> None:
     spool = place.folder / "audit"
     spool.mkdir()
-    (spool / "audit.db").write_bytes(b"not a database" * 1000)
-    found = {file.name: file.read_bytes() for file in spool.iterdir()}
+    none = b"not a database" * 1000
+    (spool / "audit.db").write_bytes(none)
     served = serve({"state_dir": shared_state, "audit.spool_dir": str(spool)})
-    assert_refused(served, "audit spool")
-    assert {name: (spool / name).read_bytes() for name in found} == found
+    served.wait_ready()
+    assert "the audit spool is damaged" in served.log
+    assert served.stop() == 0
+    assert [file.read_bytes() for file in spool.glob("audit.db.damaged-*")] == [none]
 
 
 def test_a_state_folder_that_cannot_be_written_costs_compiling_alone(serve: Serve, place: Place) -> None:
