@@ -42,7 +42,7 @@ from sark_pdp.postgres.migrations import migrate
 WANTED: Final = {"single": 0.3, "batched": 2.0}
 """Of what pgbench reaches: rows of batches, too."""
 _CONNECTIONS: Final = 8
-_SWITCH_INTERVAL: Final = 0.0005
+_SWITCH_INTERVAL: Final = 0.0001
 """Seconds, as in a sidecar."""
 _BATCH: Final = 100
 _FULL: Final = Sizes(servers=10_000, tools=100_000, users=50_000)

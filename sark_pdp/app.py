@@ -46,7 +46,7 @@ _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
 _ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16, max_connections=64)
 _FILE_INTERVAL: Final = Seconds(1.0)
 _URL_INTERVAL: Final = Seconds(60.0)
-_SWITCH_INTERVAL: Final = 0.0005
+_SWITCH_INTERVAL: Final = 0.0001
 """Seconds."""
 _LEAST_GRACE: Final = 1.0
 """Seconds that the audit trail gets to be flushed, however long the calls took."""
