@@ -1,4 +1,7 @@
-"""Lets answers go first on a core that they and the audit trail both want."""
+"""Lets answers and the audit thread go first on a core that they and the shipper both want.
+
+Not for the audit thread itself: at full load it would fall behind the answers, and drop what it is there to keep.
+"""
 
 import os
 import sys
@@ -6,7 +9,7 @@ import threading
 from typing import Final
 
 _NICE: Final = 10
-"""Of a thread of the audit trail, added to that of the process."""
+"""Added to that of the process."""
 
 
 def give_way() -> None:

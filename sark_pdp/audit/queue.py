@@ -15,7 +15,6 @@ from sark_pdp.audit.committer import MINUTE_NS, SEGMENT_EVENTS, Committer
 from sark_pdp.audit.losses import Losses
 from sark_pdp.audit.mask import Mask
 from sark_pdp.audit.outbox import Outbox
-from sark_pdp.audit.priority import give_way
 from sark_pdp.audit.source import Source
 from sark_pdp.audit.spool import Spool
 from sark_pdp.audit.statistics import Statistics
@@ -138,7 +137,6 @@ class AuditQueue:
     # What follows runs on the thread.
 
     def _run(self) -> None:
-        give_way()
         try:
             self._commit_until_closed()
         except BaseException:
