@@ -171,8 +171,12 @@ class Payloads:
         origin, subjects = self._told_by(request)
         outcome, details = filtered(record, self._mask, origin, subjects)
         if len(record.requests) > 1:
-            several = {"tool_name": None} if record.resource_field == "tool" else {"server_id": None}
-            subjects = replace(subjects, **several)
+            # One column cannot name them all.
+            match record.resource_field:
+                case "tool":
+                    subjects = replace(subjects, tool_name=None)
+                case "server":
+                    subjects = replace(subjects, server_id=None)
         return self._about(record, sequence, request, subjects, outcome, details)
 
     def _about(

@@ -12,7 +12,7 @@ DECISIONS: Final = {
     Outcome.UNDEFINED: "undefined",
     Outcome.ERROR: "error",
 }
-_COLUMNS: Final = {"tool": "tool_name", "server": "server_id"}
+_COLUMNS: Final = {"tool": "tool_name", "server": "server_id", "resource": "tool_name", "prompt": "tool_name"}
 
 
 def filtered(record: FilterRecord, mask: Mask, origin: Origin, subjects: Subjects) -> tuple[Outcome, dict[str, Json]]:
@@ -65,9 +65,9 @@ def filtered(record: FilterRecord, mask: Mask, origin: Origin, subjects: Subject
 
 
 def _name(mask: Mask, document: Document, field: str, index: int) -> str:
-    """What a reader knows a resource by: its id, else its name, else its place in the request."""
+    """What a reader knows a resource by: its id, its name or its URI, else its place in the request."""
     alone: Document = {field: document.get(field)}
     resource = (mask.document(alone) if mask.of_documents else alone).get(field)
     named = resource if type(resource) is dict else {"id": resource}
-    name = text_of(named.get("id")) or text_of(named.get("name"))
+    name = text_of(named.get("id")) or text_of(named.get("name")) or text_of(named.get("uri"))
     return mask.column(_COLUMNS[field], name) or f"#{index}"

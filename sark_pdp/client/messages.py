@@ -22,6 +22,8 @@ from sark_pdp.model import Json, Outcome, Seconds, Tier
 
 T = TypeVar("T")
 
+_RESOURCE_FIELDS = ("tool", "server", "resource", "prompt")
+
 _LONGEST = 315_576_000_000
 """Seconds: what a `google.protobuf.Duration` holds, by its definition."""
 
@@ -81,8 +83,8 @@ def filter_resources(
     template: Question, resource_field: str, resources: Iterable[Mapping[str, Json]]
 ) -> Exchange[Filter]:
     """Raises InvalidRequestError for a question or a resource that cannot be sent."""
-    if resource_field not in ("tool", "server"):
-        raise InvalidRequestError("resource_field", f"must be tool or server, is {resource_field!r}")
+    if resource_field not in _RESOURCE_FIELDS:
+        raise InvalidRequestError("resource_field", f"must be one of {_RESOURCE_FIELDS}, is {resource_field!r}")
     request = wire.FilterRequest(template=_request(template), resource_field=resource_field)
     for index, resource in enumerate(resources):
         request.resources.add().update(copy(f"resources[{index}]", resource))

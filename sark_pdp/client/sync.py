@@ -106,7 +106,7 @@ class Client:
         request_id: str = "",
         timeout: float | None = None,
     ) -> Filter:
-        """Which of these may this principal see or use? Each takes the place of `resource_field`: tool or server."""
+        """Which of these may this principal see or use? Each takes the place of `resource_field`."""
         template = Question.about(
             action=action,
             user=user,

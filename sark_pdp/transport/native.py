@@ -30,7 +30,7 @@ _MAX_NAME: Final = 512
 """Characters of a request id or of an entrypoint; they are echoed, logged and audited."""
 _INLINE_BYTES: Final = 16 * 1024
 """A larger message is not looked at where nothing may wait."""
-_RESOURCE_FIELDS: Final = ("tool", "server")
+_RESOURCE_FIELDS: Final = ("tool", "server", "resource", "prompt")
 
 _RESULTS: Final = tag(CheckBatchResponse.RESULTS_FIELD_NUMBER)
 _RESPONSE: Final = tag(CheckBatchResult.RESPONSE_FIELD_NUMBER)

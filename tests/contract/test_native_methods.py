@@ -255,14 +255,18 @@ def test_a_decision_that_a_stream_cannot_say_is_recorded_once(wired: Sidecar, ch
     assert len([each for each in events(wired.spool_dir) if each.request_id == large.request_id]) == len(unsaid)
 
 
-@pytest.mark.parametrize("field", ["tool", "server"])
+@pytest.mark.parametrize("field", ["tool", "server", "resource", "prompt"])
 def test_a_filter_names_what_is_allowed_and_is_audited_as_one_event(
     wired: Sidecar, channel: Channel, field: str
 ) -> None:
-    key = "owner" if field == "tool" else "owner_id"
+    key = "owner_id" if field == "server" else "owner"
     resources = owned("alice", "bob", "alice")
     for resource in resources:
         resource[key] = resource["owner"]
+        if field == "resource":
+            # What MCP's resources are known by.
+            resource["uri"] = resource["id"]
+            del resource["id"]
     template = asking(policy="wire/listed", user={"id": "alice"}, action=f"{field}:list", request_id=f"list {field}")
     answer = channel.filter(wire.FilterRequest(template=template, resource_field=field, resources=resources))
     assert list(answer.allowed) == [0, 2]
@@ -279,8 +283,12 @@ def test_a_filter_names_what_is_allowed_and_is_audited_as_one_event(
 @pytest.mark.parametrize(
     ("changes", "code", "details"),
     [
-        ({"resource_field": "user"}, "INVALID_ARGUMENT", "resource_field: must be one of tool, server"),
-        ({"resource_field": ""}, "INVALID_ARGUMENT", "resource_field: must be one of tool, server"),
+        (
+            {"resource_field": "user"},
+            "INVALID_ARGUMENT",
+            "resource_field: must be one of tool, server, resource, prompt",
+        ),
+        ({"resource_field": ""}, "INVALID_ARGUMENT", "resource_field: must be one of tool, server, resource, prompt"),
         ({"template": None}, "INVALID_ARGUMENT", "template: is missing"),
         ({"template": wire.CheckRequest()}, "INVALID_ARGUMENT", "document: "),
         ({"template": asking(policy="wire/nope")}, "NOT_FOUND", "policy: there is no entrypoint 'wire/nope'"),

@@ -78,4 +78,8 @@ listed := {"allow": true, "reason": "owned"} if input.tool.owner == input.user.i
 
 else := {"allow": true, "reason": "owned"} if input.server.owner_id == input.user.id
 
+else := {"allow": true, "reason": "owned"} if input.resource.owner == input.user.id
+
+else := {"allow": true, "reason": "owned"} if input.prompt.owner == input.user.id
+
 else := {"allow": false, "reason": "owned by another"}
