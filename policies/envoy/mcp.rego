@@ -5,14 +5,16 @@
 #   that the client's call fails with a reason and its session lives on.
 package envoy.mcp
 
+import data.envoy.message
 import data.envoy.request
+import data.sark.mcp.content
 import data.sark.mcp.tool
 
 # METADATA
 # title: The answer to an MCP request, in the result shape of OPA's Envoy plugin
 # description: >-
-#   The endpoint is an entry of data.catalog.mcp.endpoints. A refused call is answered with HTTP 200 and a JSON-RPC
-#   error under its id. What has no id is no call, and is answered with HTTP 403.
+#   The endpoint is an entry of data.catalog.mcp.endpoints. Of json_rpc_error the decision point makes the answer to a
+#   refused call, under its id and with the id of the decision: HTTP 200. What has no id is no call: HTTP 403.
 answer(endpoint) := shaped(judged(endpoint, data.catalog.defaults.http_cache_ttl))
 
 shaped(verdict) := {"allowed": true, "reason": verdict.reason, "cache_ttl": verdict.cache_ttl} if verdict.allow
@@ -21,26 +23,8 @@ else := {
 	"allowed": false,
 	"reason": verdict.reason,
 	"cache_ttl": verdict.cache_ttl,
-	"http_status": http_status(id),
-	"headers": {"content-type": "application/json"},
-	"body": json.marshal({
-		"jsonrpc": "2.0",
-		"id": id,
-		"error": {"code": -32001, "message": concat("", ["refused by policy: ", verdict.reason])},
-	}),
-} if {
-	id := call_id(null)
+	"json_rpc_error": {"code": -32003, "message": concat("", ["refused by policy: ", verdict.reason])},
 }
-
-call_id(_) := input.parsed_body.id if is_string(input.parsed_body.id)
-
-else := input.parsed_body.id if is_number(input.parsed_body.id)
-
-else := null
-
-http_status(id) := 403 if id == null
-
-else := 200
 
 judged(endpoint, cache_ttl) := refused(request.refusal, cache_ttl) if request.refusal
 
@@ -49,43 +33,68 @@ else := allowed("the session is the user's", cache_ttl) if input.attributes.requ
 
 else := refused("MCP messages are sent with POST", cache_ttl) if not input.attributes.request.http.method == "POST"
 
-else := refused("the body did not arrive whole", cache_ttl) if input.truncated_body
+else := refused(message.problem, cache_ttl) if message.problem
 
-else := refused("the body is not one JSON-RPC 2.0 message", cache_ttl) if not input.parsed_body.jsonrpc == "2.0"
+else := verdict if {
+	source := message.source
+	verdict := of_kind(data.catalog.mcp.methods[message.method(source)], source, endpoint, cache_ttl)
+}
 
-else := verdict if verdict := of_kind(data.catalog.mcp.methods[input.parsed_body.method], endpoint, cache_ttl)
-
-else := allowed("the message answers the server", cache_ttl) if not has_method
+# A client answers what the server asks of it with a message that has no method.
+else := allowed("the message answers the server", cache_ttl) if message.method(message.source) == "__jsonrpc_response"
 
 else := refused("the MCP method is not known", cache_ttl)
 
-# A client answers what the server asks of it with a message that has no method.
-has_method if input.parsed_body.method != null
+of_kind("session", _, _, cache_ttl) := allowed("the method is part of any session", cache_ttl)
 
-of_kind(kind, endpoint, cache_ttl) := allowed("the method is part of any session", cache_ttl) if kind == "session"
-
-else := verdict if {
-	kind == "tool"
-	verdict := of_tool(input.parsed_body.params.name, endpoint, cache_ttl)
-}
-
-else := verdict if {
-	kind == "resource"
-	scheme := split(input.parsed_body.params.uri, ":")[0]
-	verdict := of_level("resources", data.catalog.mcp.resources[scheme], endpoint)
-}
-
-else := verdict if {
-	kind == "prompt"
-	verdict := of_level("prompts", data.catalog.mcp.prompts[input.parsed_body.params.name], endpoint)
-}
-
-else := refused("what the message asks for is not known", cache_ttl)
-
-of_tool(name, endpoint, cache_ttl) := verdict if {
+of_kind("tool", source, endpoint, cache_ttl) := verdict if {
+	name := message.name(source)
 	data.catalog.tools[name]
 	verdict := passable(invocation(name, endpoint), cache_ttl)
 }
+
+else := not_known(cache_ttl)
+
+of_kind("resource", source, endpoint, cache_ttl) := verdict if {
+	verdict := of_uri(message.uri(source), endpoint, cache_ttl)
+}
+
+else := not_known(cache_ttl)
+
+of_kind("prompt", source, endpoint, cache_ttl) := verdict if verdict := of_prompt(message.name(source), endpoint)
+
+else := not_known(cache_ttl)
+
+# What can be completed is seen: it is judged as if it were asked for.
+of_kind("completion", source, endpoint, cache_ttl) := verdict if {
+	message.reference(source) == "ref/prompt"
+	verdict := of_prompt(message.reference_name(source), endpoint)
+}
+
+else := verdict if {
+	message.reference(source) == "ref/resource"
+	verdict := of_resource(message.reference_uri(source), endpoint)
+}
+
+else := not_known(cache_ttl)
+
+of_kind("subscription", source, endpoint, cache_ttl) := refused(reason, cache_ttl) if {
+	reason := [verdict.reason |
+		some uri in message.subscriptions(source)
+		verdict := of_uri(uri, endpoint, cache_ttl)
+		not verdict.allow
+	][0]
+}
+
+else := allowed("the resources may be read", cache_ttl) if source == "body"
+
+else := not_known(cache_ttl)
+
+of_uri(uri, endpoint, cache_ttl) := verdict if verdict := of_resource(uri, endpoint)
+
+else := not_known(cache_ttl)
+
+not_known(cache_ttl) := refused("what the message asks for is not known", cache_ttl)
 
 passable(verdict, cache_ttl) := refused(reason, cache_ttl) if {
 	verdict.remove_parameters
@@ -101,28 +110,24 @@ invocation(name, endpoint) := decision if {
 		with input.server as endpoint
 }
 
+# Other than a gateway that knows its servers, Envoy passes on only what the catalogue lists.
+of_resource(uri, endpoint) := decision if {
+	data.catalog.mcp.resources[content.scheme(uri)]
+	decision := content.decision with input.action as "resource:read"
+		with input.user as user
+		with input.resource as {"uri": uri}
+		with input.server as endpoint
+}
+
+of_prompt(name, endpoint) := decision if {
+	data.catalog.mcp.prompts[name]
+	decision := content.decision with input.action as "prompt:get"
+		with input.user as user
+		with input.prompt as {"name": name}
+		with input.server as endpoint
+}
+
 user := object.union(request.user, {"id": request.user_id, "mfa_verified": request.mfa_verified})
-
-of_level(plural, level, endpoint) := refused(reason, data.catalog.levels[level].cache_ttl) if {
-	not shows(level, endpoint)
-	reason := concat("", ["no role shows ", plural, " of ", level, " sensitivity"])
-}
-
-else := refused(reason, data.catalog.levels[level].cache_ttl) if {
-	data.catalog.levels[level].mfa
-	not request.mfa_verified
-	reason := concat("", [plural, " of ", level, " sensitivity need multi-factor authentication"])
-}
-
-else := allowed(reason, data.catalog.levels[level].cache_ttl) if {
-	reason := concat("", ["a role shows ", plural, " of ", level, " sensitivity"])
-}
-
-shows(level, endpoint) if {
-	some role in request.user.roles
-	data.directory.roles[role].sees[endpoint.visibility]
-	data.directory.roles[role].list[level]
-}
 
 allowed(reason, cache_ttl) := {"allow": true, "reason": reason, "cache_ttl": cache_ttl}
 

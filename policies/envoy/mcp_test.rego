@@ -34,30 +34,15 @@ verified(document) := object.union(document, second_factor)
 grant(document) := answer.reason if {
 	answer := ask(document)
 	answer.allowed == true
-	not answer.http_status
+	not answer.json_rpc_error
+}
+
+refusal(document) := answer.reason if {
+	answer := ask(document)
+	answer.allowed == false
+	answer.json_rpc_error == {"code": -32003, "message": concat("", ["refused by policy: ", answer.reason])}
 	not answer.body
-}
-
-# The reason of a refused call that its client can match to its id.
-refusal(document, id) := answer.reason if {
-	answer := ask(document)
-	answer.allowed == false
-	answer.http_status == 200
-	answer.headers == {"content-type": "application/json"}
-	json.unmarshal(answer.body) == {
-		"jsonrpc": "2.0",
-		"id": id,
-		"error": {"code": -32001, "message": concat("", ["refused by policy: ", answer.reason])},
-	}
-}
-
-# The reason of a refusal of what is no call.
-rejection(document) := answer.reason if {
-	answer := ask(document)
-	answer.allowed == false
-	answer.http_status == 403
-	answer.headers == {"content-type": "application/json"}
-	json.unmarshal(answer.body).id == null
+	not answer.http_status
 }
 
 # Calls
@@ -70,29 +55,22 @@ test_call_of_a_tool if {
 	}
 }
 
-test_refused_call_is_answered_under_its_id if {
-	every id in [7, 0, -1, 1.5, "seven", ""] {
-		body := object.union(call("search"), {"id": id})
-		refusal(request("carol", body), id) == "the server is not visible to the user"
-	}
-}
+test_refused_call if refusal(request("carol", call("search"))) == "the server is not visible to the user"
 
-test_what_has_no_id_is_no_call if {
-	every body in [
-		json.remove(call("search"), ["id"]),
-		object.union(call("search"), {"id": null}),
-		object.union(call("search"), {"id": {"a": 1}}),
-	] {
-		rejection(request("carol", body)) == "the server is not visible to the user"
+# Every call has another one, and an answer that depended on it could not be kept.
+test_the_id_changes_nothing if {
+	document := request("carol", call("search"))
+	every id in [0, "seven", null, {"a": 1}] {
+		ask(object.union(document, {"parsed_body": {"id": id}})) == ask(document)
 	}
 }
 
 test_sensitive_tool_needs_the_second_factor if {
 	document := request("bob", call("deploy"))
-	refusal(document, 7) == "tools of high sensitivity need multi-factor authentication"
+	refusal(document) == "tools of high sensitivity need multi-factor authentication"
 	grant(verified(document)) == "a role grants tools of high sensitivity in production"
 	yes := {"attributes": {"request": {"http": {"headers": {"x-sark-mfa": "yes"}}}}}
-	refusal(object.union(document, yes), 7) == "tools of high sensitivity need multi-factor authentication"
+	refusal(object.union(document, yes)) == "tools of high sensitivity need multi-factor authentication"
 }
 
 test_sensitive_tool_needs_working_hours if {
@@ -106,13 +84,13 @@ test_answer_ends_with_the_hours if {
 }
 
 test_tool_that_the_catalogue_lacks if {
-	refusal(request("bob", call("unheard_of")), 7) == "what the message asks for is not known"
-	refusal(request("bob", message("tools/call", {})), 7) == "what the message asks for is not known"
-	refusal(request("bob", message("tools/call", {"name": ["search"]})), 7) == "what the message asks for is not known"
+	refusal(request("bob", call("unheard_of"))) == "what the message asks for is not known"
+	refusal(request("bob", message("tools/call", {}))) == "what the message asks for is not known"
+	refusal(request("bob", message("tools/call", {"name": ["search"]}))) == "what the message asks for is not known"
 }
 
 test_tool_whose_parameters_need_a_filter if {
-	refusal(request("bob", call("lookup")), 7) == "Envoy cannot take out the parameters that this tool must not get"
+	refusal(request("bob", call("lookup"))) == "Envoy cannot take out the parameters that this tool must not get"
 }
 
 test_what_a_client_says_of_itself_counts_for_nothing if {
@@ -121,7 +99,7 @@ test_what_a_client_says_of_itself_counts_for_nothing if {
 		"tool": {"name": "echo", "sensitivity_level": "low", "owner": "carol"},
 		"server": {"visibility": "public", "owner_id": "carol"},
 	}
-	refusal(object.union(request("carol", call("search")), forged), 7) == "the server is not visible to the user"
+	refusal(object.union(request("carol", call("search")), forged)) == "the server is not visible to the user"
 }
 
 # Resources and prompts
@@ -133,19 +111,19 @@ test_resource_by_scheme if {
 
 test_sensitive_resource_needs_the_second_factor if {
 	document := request("bob", message("resources/read", {"uri": "file:///etc/motd"}))
-	refusal(document, 7) == "resources of high sensitivity need multi-factor authentication"
+	refusal(document) == "resources of high sensitivity need multi-factor authentication"
 	grant(verified(document)) == "a role shows resources of high sensitivity"
 }
 
 test_resource_that_no_role_shows if {
 	document := request("bob", message("resources/read", {"uri": "vault://key"}))
-	refusal(document, 7) == "no role shows resources of critical sensitivity"
+	refusal(document) == "no role shows resources of critical sensitivity"
 }
 
 test_unknown_resources if {
 	every params in [{"uri": "ftp://x"}, {"uri": ""}, {"uri": "docs-and-more"}, {"uri": 7}, {}] {
 		document := request("bob", message("resources/read", params))
-		refusal(document, 7) == "what the message asks for is not known"
+		refusal(document) == "what the message asks for is not known"
 	}
 }
 
@@ -155,16 +133,106 @@ test_prompt_by_name if {
 
 test_prompt_that_no_role_shows if {
 	document := request("bob", message("prompts/get", {"name": "secret_plan"}))
-	refusal(document, 7) == "no role shows prompts of critical sensitivity"
+	refusal(document) == "no role shows prompts of critical sensitivity"
 }
 
 test_prompt_on_an_endpoint_that_the_role_does_not_see if {
 	document := request("carol", message("prompts/get", {"name": "summarize"}))
-	refusal(document, 7) == "no role shows prompts of low sensitivity"
+	refusal(document) == "the server is not visible to the user"
 }
 
 test_unknown_prompt if {
-	refusal(request("bob", message("prompts/get", {"name": "x"})), 7) == "what the message asks for is not known"
+	refusal(request("bob", message("prompts/get", {"name": "x"}))) == "what the message asks for is not known"
+}
+
+# Completions and subscriptions
+
+completion(ref) := message("completion/complete", {"ref": ref, "argument": {"name": "a", "value": "b"}})
+
+test_completion_is_judged_as_what_it_is_for if {
+	document := request("bob", completion({"type": "ref/prompt", "name": "summarize"}))
+	grant(document) == "a role shows prompts of low sensitivity"
+	secret := request("bob", completion({"type": "ref/prompt", "name": "secret_plan"}))
+	refusal(secret) == "no role shows prompts of critical sensitivity"
+	docs := request("bob", completion({"type": "ref/resource", "uri": "docs://{page}"}))
+	grant(docs) == "a role shows resources of low sensitivity"
+	vault := request("bob", completion({"type": "ref/resource", "uri": "vault://{key}"}))
+	refusal(vault) == "no role shows resources of critical sensitivity"
+}
+
+test_completion_of_something_else if {
+	every ref in [{"type": "ref/tool", "name": "summarize"}, {"name": "summarize"}, {"type": "ref/prompt", "uri": "docs://x"}] {
+		refusal(request("bob", completion(ref))) == "what the message asks for is not known"
+	}
+}
+
+test_subscription_to_one_resource if {
+	grant(request("bob", message("resources/subscribe", {"uri": "docs://guide"}))) == "a role shows resources of low sensitivity"
+	refusal(request("bob", message("resources/subscribe", {"uri": "vault://key"}))) == "no role shows resources of critical sensitivity"
+}
+
+listening(uris) := message("subscriptions/listen", {"notifications": {"toolsListChanged": true, "resourceSubscriptions": uris}})
+
+test_subscription_to_several if {
+	grant(request("bob", listening([]))) == "the resources may be read"
+	grant(request("bob", listening(["docs://a", "docs://b"]))) == "the resources may be read"
+	grant(request("bob", message("subscriptions/listen", {"notifications": {}}))) == "the resources may be read"
+	refusal(request("bob", listening(["docs://a", "vault://b"]))) == "no role shows resources of critical sensitivity"
+	refusal(request("bob", listening(["docs://a", "x"]))) == "what the message asks for is not known"
+}
+
+# What Envoy's mcp filter has read
+
+noted(document, filter) := object.union(document, {"attributes": {"metadataContext": {"filterMetadata": {"envoy.filters.http.mcp": object.union(
+	{"jsonrpc": "2.0", "is_mcp_request": true, "id": 7},
+	filter,
+)}}}})
+
+unseen(user) := object.union(request(user, null), {"truncated_body": true})
+
+test_message_that_only_the_filter_has_read if {
+	bodiless := request("bob", null)
+	call_of_search := {"method": "tools/call", "params": {"name": "search"}}
+	grant(noted(bodiless, call_of_search)) == "a role grants tools of medium sensitivity in production"
+	grant(noted(unseen("bob"), call_of_search)) == "a role grants tools of medium sensitivity in production"
+	refusal(noted(request("carol", null), call_of_search)) == "the server is not visible to the user"
+	every params in [{"uri": "vault://key"}, {"uri": "VAULT:key"}] {
+		filter := {"method": "resources/read", "params": params}
+		refusal(noted(bodiless, filter)) == "no role shows resources of critical sensitivity"
+	}
+	prompt := {"method": "completion/complete", "params": {"ref": {"type": "ref/prompt", "name": "summarize"}}}
+	grant(noted(bodiless, prompt)) == "a role shows prompts of low sensitivity"
+	resource := {"method": "completion/complete", "params": {"ref": {"type": "ref/resource", "uri": "docs://{x}"}}}
+	grant(noted(bodiless, resource)) == "a role shows resources of low sensitivity"
+	grant(noted(bodiless, {"method": "__jsonrpc_response"})) == "the message answers the server"
+	refusal(noted(bodiless, {"method": "subscriptions/listen"})) == "what the message asks for is not known"
+	refusal(noted(bodiless, {"jsonrpc": "1.0", "method": "ping"})) == "the body is not one JSON-RPC 2.0 message"
+}
+
+test_message_that_the_filter_has_read_in_part if {
+	filter := {"method": "ping", "is_exceeding_limit": true}
+	refusal(noted(unseen("bob"), filter)) == "the body did not arrive whole"
+	grant(noted(request("bob", call("echo")), filter)) == "a role grants tools of low sensitivity in production"
+}
+
+test_message_that_both_have_read if {
+	document := request("bob", call("echo"))
+	reason := "a role grants tools of low sensitivity in production"
+	grant(noted(document, {"method": "tools/call", "params": {"name": "echo"}})) == reason
+	grant(noted(document, {"method": "tools/call"})) == reason
+	answer := request("bob", {"jsonrpc": "2.0", "id": 3, "result": {}})
+	grant(noted(answer, {"method": "__jsonrpc_response"})) == "the message answers the server"
+}
+
+test_messages_that_are_read_differently if {
+	differently := "Envoy and the decision point read the message differently"
+	document := request("bob", call("echo"))
+	refusal(noted(document, {"method": "ping"})) == differently
+	refusal(noted(document, {"method": "tools/call", "params": {"name": "deploy"}})) == differently
+	reading := request("bob", message("resources/read", {"uri": "docs://a"}))
+	refusal(noted(reading, {"method": "resources/read", "params": {"uri": "docs://b"}})) == differently
+	answer := request("bob", {"jsonrpc": "2.0", "id": 3, "result": {}})
+	refusal(noted(answer, {"method": "tools/call"})) == differently
 }
 
 # Sessions
@@ -175,7 +243,7 @@ test_methods_of_any_session if {
 
 test_unknown_methods if {
 	every method in ["tools/delete", "", 7, "Tools/Call"] {
-		refusal(request("bob", message(method, {})), 7) == "the MCP method is not known"
+		refusal(request("bob", message(method, {}))) == "the MCP method is not known"
 	}
 }
 
@@ -187,39 +255,39 @@ test_stream_and_end_of_a_session if {
 	every method in ["GET", "DELETE"] {
 		document := {"attributes": {"request": {"http": {"method": method}}}}
 		grant(object.union(request("bob", null), document)) == "the session is the user's"
-		rejection(object.union(request("eve", null), document)) == "the user is not known"
+		refusal(object.union(request("eve", null), document)) == "the user is not known"
 	}
 }
 
 test_other_http_methods if {
 	document := {"attributes": {"request": {"http": {"method": "PUT"}}}}
-	refusal(object.union(request("bob", call("search")), document), 7) == "MCP messages are sent with POST"
+	refusal(object.union(request("bob", call("search")), document)) == "MCP messages are sent with POST"
 	missing := json.remove(request("bob", call("search")), ["attributes/request/http/method"])
-	refusal(missing, 7) == "MCP messages are sent with POST"
+	refusal(missing) == "MCP messages are sent with POST"
 }
 
 # Bodies
 
 test_truncated_body if {
 	document := object.union(request("bob", call("echo")), {"truncated_body": true})
-	refusal(document, 7) == "the body did not arrive whole"
-	rejection(json.remove(document, ["parsed_body"])) == "the body did not arrive whole"
+	refusal(document) == "the body did not arrive whole"
+	refusal(json.remove(document, ["parsed_body"])) == "the body did not arrive whole"
 }
 
 test_bodies_that_are_no_message if {
 	every body in [null, [], [call("echo")], "x", 7, {}, {"id": null, "method": "ping"}, {"jsonrpc": "1.0"}] {
-		rejection(request("bob", body)) == "the body is not one JSON-RPC 2.0 message"
+		refusal(request("bob", body)) == "the body is not one JSON-RPC 2.0 message"
 	}
-	rejection(json.remove(request("bob", null), ["parsed_body"])) == "the body is not one JSON-RPC 2.0 message"
+	refusal(json.remove(request("bob", null), ["parsed_body"])) == "the body is not one JSON-RPC 2.0 message"
 }
 
 # Users
 
 test_no_user if {
 	document := json.remove(request("", call("echo")), ["attributes/request/http/headers/x-sark-user"])
-	refusal(document, 7) == "the request names no user"
+	refusal(document) == "the request names no user"
 }
 
-test_unknown_user if refusal(request("eve", call("echo")), 7) == "the user is not known"
+test_unknown_user if refusal(request("eve", call("echo"))) == "the user is not known"
 
-test_suspended_user if refusal(request("mallory", call("echo")), 7) == "the user is suspended"
+test_suspended_user if refusal(request("mallory", call("echo"))) == "the user is suspended"

@@ -97,11 +97,18 @@ def require(case: Case, outcome: Outcome, reason: str, result: Json) -> None:
     """The decision, and what the entrypoint returned, are what the case wants."""
     want = case["want"]
     assert (outcome.name.lower(), outcome is Outcome.ALLOW, reason) == (want["outcome"], want["allow"], want["reason"])
-    for field in ("cache_ttl", "remove_parameters", "redact_parameters", "http_status", "headers"):
+    for field in ("cache_ttl", "remove_parameters", "redact_parameters", "http_status", "headers", "json_rpc_error"):
         if field in want:
             assert result[field] == want[field]
     if "body" in want:
         assert json.loads(result["body"]) == want["body"]
+
+
+def require_json_rpc(want: Mapping[str, Any], body: Any, told: Mapping[str, Any]) -> None:
+    """The body is the error of the case, under the id of the call, and says which decision it was."""
+    ids = {"decision_id": told["decision_id"], "policy_revision": told["policy_revision"]}
+    error = {**want["json_rpc_error"], "data": {"reason": want["reason"], **ids}}
+    assert body == {"jsonrpc": "2.0", "id": want["answered"]["id"], "error": error}
 
 
 def require_audited(case: Case, record: AuditRecord, decision_id: str) -> None:
@@ -291,8 +298,11 @@ def test_envoy_is_told_the_decision(name: str, served: Served, clock: StillClock
         denied = answer.denied_response
         headers = {option.header.key: option.header.value for option in denied.headers}
         assert {**headers, **want.get("headers", {})} == headers
-        assert denied.status.code == want.get("http_status", 403)
+        wanted = want.get("answered", want)
+        assert denied.status.code == wanted.get("http_status", 403)
         assert "body" not in want or json.loads(denied.body) == want["body"]
+        if "answered" in want:
+            require_json_rpc(want, json.loads(denied.body), answer.dynamic_metadata)
     require_audited(case, served.audit.records.pop(), answer.dynamic_metadata["decision_id"])
     assert served.audit.records == []
 

@@ -4,7 +4,8 @@ A policy's result is a boolean or an object; of an object are used, as opa-envoy
 
 - where it allows: `headers` (set on the request), `request_headers_to_remove`, `response_headers_to_add`,
   `query_parameters_to_set`, `query_parameters_to_remove`;
-- where it denies: `headers` (of the response), `http_status`, `body`, for which the reason stands in;
+- where it denies: `headers` (of the response), `http_status`, `body`, for which the reason stands in; instead of the
+  latter two also `json_rpc_error`, which the plugin does not know;
 - always: `dynamic_metadata`.
 
 What Envoy could not carry out, or could only by sending something malformed, is not handed to it: such a result denies.
@@ -18,8 +19,9 @@ from envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
 from google.rpc.status_pb2 import Status as RpcStatus
 from msgspec import Struct
 
-from sark_pdp.model import Decision, Json, Outcome, PolicyRevision, Verdict
-from sark_pdp.transport.ext_authz import values
+from sark_pdp.model import Decision, Document, Json, Outcome, PolicyRevision, Verdict
+from sark_pdp.transport.ext_authz import json_rpc, values
+from sark_pdp.transport.ext_authz.json_rpc import JsonRpcError
 from sark_pdp.transport.ext_authz.values import UnusableResultError
 from sark_pdp.transport.handler import Status
 from sark_pdp.transport.remembered import Remembered
@@ -39,6 +41,7 @@ _NOT_EVALUATED: Final = "the policy could not be evaluated"
 class _Answer(Struct, frozen=True):
     encoded: bytes
     problem: str
+    json_rpc: JsonRpcError | None
 
 
 _ID_BYTES: Final = len("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -62,13 +65,20 @@ class Answers:
         # Building the messages takes 20 to 40 µs, which is several times what a decision takes that is known.
         self._remembered = Remembered(_encode)
 
-    def encode(self, decision: Decision, revision: PolicyRevision) -> bytes:
-        """A `CheckResponse` with the ids in its dynamic metadata, where they replace what the policy said of them."""
+    def encode(self, decision: Decision, revision: PolicyRevision, document: Document) -> bytes:
+        """A `CheckResponse` with the ids in its dynamic metadata, where they replace what the policy said of them.
+
+        `document` is the input of the request that is answered.
+        """
         decision_id = decision.id.encode()
         if len(decision_id) != _ID_BYTES:
             raise ValueError(f"a decision's id has {len(decision_id)} bytes")
+        answer = self._remembered.get(decision.verdict, revision)
         # A field that comes twice in an encoded message is merged.
-        return self._remembered.get(decision.verdict, revision).encoded + _ID_HEAD + decision_id
+        encoded = answer.encoded + _ID_HEAD + decision_id
+        if answer.json_rpc is not None:
+            encoded += json_rpc.refusal(answer.json_rpc, decision, revision, document)
+        return encoded
 
     def problem(self, verdict: Verdict, revision: PolicyRevision) -> str:
         """Why Envoy could not carry out what the policy returned; empty where it can."""
@@ -77,13 +87,16 @@ class Answers:
 
 def _encode(verdict: Verdict, revision: PolicyRevision) -> _Answer:
     problem = ""
+    told: JsonRpcError | None = None
     try:
         response = _decided(verdict.outcome, verdict.reason, verdict.result)
+        if verdict.outcome is Outcome.DENY and type(verdict.result) is dict:
+            told = json_rpc.stated(verdict.result, verdict.reason)
     except UnusableResultError as error:
         problem = f"the policy returned an unusable result: {error}"
         response = denied(_INTERNAL_ERROR, Status.PERMISSION_DENIED, _NOT_EVALUATED, problem)
     response.dynamic_metadata.fields["policy_revision"].string_value = revision
-    return _Answer(response.SerializeToString(), problem)
+    return _Answer(response.SerializeToString(), problem, told)
 
 
 def _decided(outcome: Outcome, reason: str, result: Json) -> CheckResponse:
@@ -131,6 +144,8 @@ def _denied(result: dict[str, Json], reason: str) -> CheckResponse:
         raise UnusableResultError("http_status is not a status code of HTTP that ends a request")
     response = denied(status, Status.PERMISSION_DENIED, body, reason)
     response.denied_response.headers.extend(_headers(result, "headers", _SET))
+    if result.get("json_rpc_error") is not None:
+        response.denied_response.headers.append(_header("content-type", "application/json", _SET))
     return response
 
 

@@ -76,7 +76,7 @@ class ExtAuthz:
             decision = self._decisions.decide_nowait(request)
             if decision is None:
                 return None
-            return Reply(self._answers.encode(decision, request.entrypoint.revision))
+            return Reply(self._answers.encode(decision, request.entrypoint.revision, request.document))
         except RequestError as error:
             return _refused(error)
         except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
@@ -90,7 +90,7 @@ class ExtAuthz:
         try:
             request = self._request(metadata, message)
             decision = self._decisions.decide(request)
-            return Reply(self._answers.encode(decision, request.entrypoint.revision))
+            return Reply(self._answers.encode(decision, request.entrypoint.revision, request.document))
         except RequestError as error:
             return _refused(error)
         except Exception:  # noqa: BLE001  # whatever it was, Envoy gets a denial
