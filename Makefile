@@ -171,6 +171,7 @@ bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machin
 	set -x
 	$(BIN)/python -m bench $(ARGS) || status=1
 	$(BIN)/python -m bench.engine || status=1
+	$(BIN)/python -m bench.batch || status=1
 	$(BIN)/python -m bench.memory || status=1
 	$(BIN)/python -m bench.memory --transport grpcio || status=1
 	exit $$status

@@ -13,6 +13,8 @@ _DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _LARGEST_WINDOW: Final = 2**31 - 1
 _FIRST_WINDOW: Final = 2**16 - 1
+_LARGEST_FRAME: Final = 2**14
+"""That a server takes unless it says more."""
 _INITIAL_WINDOW_SIZE: Final = 4
 _HEAD: Final = 9
 _MESSAGE_HEAD: Final = 5
@@ -48,9 +50,15 @@ class Caller:
         """Begins a call."""
         self._stream += 2
         body = struct.pack(">?I", False, len(message)) + message  # noqa: FBT003  # it is not compressed
-        self._socket.sendall(
-            _frame(_HEADERS, _END_HEADERS, self._stream, self._fields) + _frame(_DATA, _END_STREAM, self._stream, body)
-        )
+        if len(body) > _FIRST_WINDOW:
+            raise ValueError("the message does not fit a window, and nobody here waits for a larger one")
+        last = max(len(body) - 1, 0) // _LARGEST_FRAME * _LARGEST_FRAME
+        frames = [_frame(_HEADERS, _END_HEADERS, self._stream, self._fields)]
+        frames += [
+            _frame(_DATA, 0, self._stream, body[begin : begin + _LARGEST_FRAME])
+            for begin in range(0, last, _LARGEST_FRAME)
+        ]
+        self._socket.sendall(b"".join((*frames, _frame(_DATA, _END_STREAM, self._stream, body[last:]))))
 
     def receive(self) -> bytes:
         """The message of the answer; raises OSError where none comes."""

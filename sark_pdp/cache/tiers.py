@@ -13,7 +13,7 @@ from sark_pdp.cache.l2 import Kept, SharedVerdicts
 from sark_pdp.cache.single_flight import SingleFlight
 from sark_pdp.errors import DeadlineExceededError, EvaluationError
 from sark_pdp.interfaces import Answered, CacheEntry, Decider, DecisionStore, Generations, StoreStatistics
-from sark_pdp.model import Decision, DecisionId, Document, Outcome, Request, Seconds, Tier, Verdict
+from sark_pdp.model import Decision, DecisionId, Document, Entrypoint, Outcome, Request, Seconds, Tier, Verdict
 from sark_pdp.observability.instruments import Counter
 
 # The members of an enumeration take 0.15 µs each time that they are asked for.
@@ -126,12 +126,14 @@ class CachedDecider:
         answers: dict[int, Answered] = {}
         asked: _Asked = {}
         keyed, waited = self._keyed(requests)
-        for index, (key, request) in enumerate(keyed):
-            known = self._known(key, request.projected or {}, request.max_age)
+        for index, (request, (key, projected)) in enumerate(zip(requests, keyed, strict=True)):
+            known = self._known(key, projected, request.max_age)
             if known is not None:
                 answers[index] = known
             else:
-                asked[index] = key, request
+                asked[index] = key, request if request.projected is not None else _with(request, projected)
+        if not asked:
+            return list(answers.values())
         self._misses.value += len(asked)
         # What is asked twice is sought once, and known then, unless it may not be kept.
         once = set({(key, request.max_age): index for index, (key, request) in reversed(asked.items())}.values())
@@ -149,24 +151,29 @@ class CachedDecider:
         """Of L1, now."""
         return StoreStatistics("l1", len(self._store), self._store.capacity, self._hits.value, self._misses.value)
 
-    def _keyed(self, requests: Sequence[Request]) -> tuple[list[tuple[bytes, Request]], float]:
-        """Each with its key, generations included, and its projection; and the seconds waited for generations."""
-        projected = [
-            _with(it, it.entrypoint.projection.project(it.document)) if it.projected is None else it for it in requests
-        ]
-        questions = [
-            (it.entrypoint, it.projected or {}, key_of(it.entrypoint.fingerprint, it.projected or {}))
-            for it in projected
-        ]
-        known = [self._generations.known(*question) for question in questions]
-        unknown = [question for question, generation in zip(questions, known, strict=True) if generation is None]
+    def _keyed(self, requests: Sequence[Request]) -> tuple[list[tuple[bytes, Document]], float]:
+        """The key of each, generations included, and its projection; and the seconds waited for generations."""
+        known = self._generations.known
+        keyed: list[tuple[bytes, Document]] = []
+        unknown: dict[int, tuple[Entrypoint, Document, bytes]] = {}
+        for index, request in enumerate(requests):
+            entrypoint, projected = request.entrypoint, request.projected
+            if projected is None:
+                projected = entrypoint.projection.project(request.document)
+            key = key_of(entrypoint.fingerprint, projected)
+            generation = known(entrypoint, projected, key)
+            if generation is None:
+                unknown[index] = entrypoint, projected, key
+            else:
+                key += generation
+            keyed.append((key, projected))
+        if not unknown:
+            return keyed, 0.0
         began = time.monotonic()
-        read = iter(self._generations.read_many(unknown) if unknown else ())
-        waited = time.monotonic() - began
-        return [
-            (question[2] + (next(read) if generation is None else generation), request)
-            for question, generation, request in zip(questions, known, projected, strict=True)
-        ], waited
+        read = self._generations.read_many(list(unknown.values()))
+        for (index, (_, projected, key)), generation in zip(unknown.items(), read, strict=True):
+            keyed[index] = key + generation, projected
+        return keyed, time.monotonic() - began
 
     def _known(self, key: bytes, projected: Document, max_age: Seconds | None) -> Decision | None:
         if max_age is not None and max_age <= 0:

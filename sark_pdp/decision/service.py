@@ -72,8 +72,9 @@ class DecisionService:
     def decide_many(self, requests: Sequence[Request]) -> list[Decision | RequestError]:
         """A decision for each, recorded one by one, or the RequestError that there is instead; in order."""
         began = time.monotonic_ns()
+        recorded = self._recorded
         return [
-            answered if isinstance(answered, RequestError) else self._recorded(request, answered, began)
+            recorded(request, answered, began) if isinstance(answered, Decision) else answered
             for request, answered in zip(requests, self._ask_many(requests), strict=True)
         ]
 
@@ -114,18 +115,24 @@ class DecisionService:
         if not self._audit.accepts():
             return [self._failed(request, _NOT_RECORDED) for request in requests]
         now = time.monotonic()
-        answers: list[Answered] = [DeadlineExceededError(_TOO_LATE) for _ in requests]
-        asked = [index for index, request in enumerate(requests) if request.deadline > now]
+        asked = [request for request in requests if request.deadline > now]
+        answers: Sequence[Answered]
         try:
-            for index, answered in zip(asked, self._next.decide_many([requests[i] for i in asked]), strict=True):
-                answers[index] = answered
+            answers = self._next.decide_many(asked)
         except Exception as error:  # noqa: BLE001  # the same for all of them
-            for index in asked:
-                answers[index] = error
-        return [
-            answered if isinstance(answered, Decision | RequestError) else self._failed_with(request, answered)
-            for request, answered in zip(requests, answers, strict=True)
-        ]
+            answers = [error] * len(asked)
+        given = (
+            answered if isinstance(answered, Decision) else self._instead(request, answered)
+            for request, answered in zip(asked, answers, strict=True)
+        )
+        if len(asked) == len(requests):
+            return list(given)
+        return [next(given) if request.deadline > now else DeadlineExceededError(_TOO_LATE) for request in requests]
+
+    def _instead(self, request: Request, answered: Answered) -> Decision | RequestError:
+        if isinstance(answered, Decision | RequestError):
+            return answered
+        return self._failed_with(request, answered)
 
     def _failed_with(self, request: Request, error: Exception) -> Decision:
         if isinstance(error, EvaluationError):

@@ -20,6 +20,7 @@ from sark_pdp.model import Decision, Document, Outcome, Request, Seconds
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, status_of
 from sark_pdp.transport.method import NativeMethod, parsed
+from sark_pdp.transport.recent import Read, RecentDocuments
 from sark_pdp.transport.responses import Responses
 from sark_pdp.transport.trace import trace_of
 from sark_pdp.transport.wire import embedded, tag
@@ -42,44 +43,61 @@ class Questions:
 
     def __init__(self, documents: Documents, default_entrypoint: str) -> None:
         self.documents = documents
+        self._recent = RecentDocuments(documents)
         self._default = default_entrypoint
 
-    def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int) -> Request:
-        """`size` is that of its message. Raises InvalidRequestError or UnknownEntrypointError."""
-        return self.request_about(self.documents.of_check(check), check, metadata, policies, size)
+    def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int, trace: str) -> Request:
+        """`size` is that of its message, `trace` the id. Raises InvalidRequestError or UnknownEntrypointError."""
+        read = self._recent.of_check(check)
+        return self._request(read.document, read, check, metadata, policies, size, trace)
 
     def request_about(
-        self, document: Document, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int
+        self, document: Document, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int, trace: str
     ) -> Request:
         """The same with a document of its own."""
+        return self._request(document, None, check, metadata, policies, size, trace)
+
+    def _request(
+        self,
+        document: Document,
+        read: Read | None,
+        check: CheckRequest,
+        metadata: Metadata,
+        policies: PolicySet,
+        size: int,
+        trace: str,
+    ) -> Request:
         request_id = check.request_id
         policy = check.policy
         if len(request_id) > _MAX_NAME:
             raise InvalidRequestError("request_id", f"longer than {_MAX_NAME} characters")
         if len(policy) > _MAX_NAME:
             raise InvalidRequestError("policy", f"longer than {_MAX_NAME} characters")
+        entrypoint = policies.entrypoint(policy or self._default)
         return Request(
-            policies.entrypoint(policy or self._default),
+            entrypoint,
             document,
             request_id or str(uuid7()),
             metadata.deadline,
-            _max_age(check),
+            _max_age(check) if check.HasField("max_age") else None,
             metadata.origin,
-            None,
+            None if read is None else read.projected_by(entrypoint.projection),
             size,
             None,
             False,  # noqa: FBT003 (by position: keywords cost as much again)
-            trace_of(metadata.pairs) if metadata.pairs else "",
+            trace,
         )
 
 
-def _max_age(check: CheckRequest) -> Seconds | None:
-    if not check.HasField("max_age"):
-        return None
+def _max_age(check: CheckRequest) -> Seconds:
     seconds = check.max_age.seconds + check.max_age.nanos / 1e9
     if seconds < 0:
         raise InvalidRequestError("max_age", "is negative")
     return Seconds(seconds)
+
+
+def _trace(metadata: Metadata) -> str:
+    return trace_of(metadata.pairs) if metadata.pairs else ""
 
 
 class Check(NativeMethod):
@@ -106,7 +124,8 @@ class Check(NativeMethod):
         return self._responses.encode(request, self._service.decide(request))
 
     def _request(self, metadata: Metadata, message: bytes) -> Request:
-        return self._questions.request(parsed(CheckRequest, message), metadata, self._service.active(), len(message))
+        check = parsed(CheckRequest, message)
+        return self._questions.request(check, metadata, self._service.active(), len(message), _trace(metadata))
 
 
 class CheckBatch(NativeMethod):
@@ -124,23 +143,22 @@ class CheckBatch(NativeMethod):
         policies = self._service.active()
         # Each counts the same share, whichever of them it is that is large.
         share = len(message) // max(len(batch.checks), 1)
-        asked = [self._request(check, metadata, policies, share) for check in batch.checks]
+        trace = _trace(metadata)
+        request = self._questions.request
+        asked: list[Request | RequestError] = []
+        for check in batch.checks:
+            try:
+                asked.append(request(check, metadata, policies, share, trace))
+            except RequestError as error:
+                asked.append(error)
         answers = iter(self._service.decide_many([each for each in asked if isinstance(each, Request)]))
         return b"".join(
             embedded(_RESULTS, self._result(each, next(answers)) if isinstance(each, Request) else _failed(each))
             for each in asked
         )
 
-    def _request(
-        self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int
-    ) -> Request | RequestError:
-        try:
-            return self._questions.request(check, metadata, policies, size)
-        except RequestError as error:
-            return error
-
     def _result(self, request: Request, answered: Decision | RequestError) -> bytes:
-        if isinstance(answered, RequestError):
+        if not isinstance(answered, Decision):
             return _failed(answered)
         try:
             return embedded(_RESPONSE, self._responses.encode(request, answered))
@@ -215,7 +233,7 @@ class Filter(NativeMethod):
         _check_length("resources", len(asked.resources), self._max_batch)
         documents = self._questions.documents
         template = documents.of_check(asked.template)
-        policies = self._service.active()
+        policies, trace = self._service.active(), _trace(metadata)
         # One id for all: they are one request.
         asked.template.request_id = asked.template.request_id or str(uuid7())
         return tuple(
@@ -225,6 +243,7 @@ class Filter(NativeMethod):
                 metadata,
                 policies,
                 size // len(asked.resources),
+                trace,
             )
             for index, resource in enumerate(asked.resources)
         )

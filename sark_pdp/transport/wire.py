@@ -15,6 +15,9 @@ def varint(number: int) -> bytes:
     """A number that is not negative."""
     if number < 0x80:
         return bytes((number,))
+    # The length of most messages: a loop would take four times as long.
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     encoded = bytearray()
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)
