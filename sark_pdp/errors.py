@@ -97,6 +97,10 @@ class NotReadyError(RequestError):
     """No bundle is active yet, or the process is going down."""
 
 
+class UnauthenticatedError(RequestError):
+    """Who asks shows a proof of identity that is none; the message is the reason."""
+
+
 class OverloadedError(RequestError):
     """A limit on concurrent calls or on bytes in flight is reached."""
 

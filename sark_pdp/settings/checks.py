@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
-from sark_pdp.settings import l2
+from sark_pdp.settings import l2, principal
 from sark_pdp.settings.bundles import problem_of
 from sark_pdp.settings.schema import Settings
 from sark_pdp.settings.units import format_size
@@ -26,7 +26,17 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
         # A password may be in it, and this line is logged.
         shown = "***" if wrong.key == "url" and "@" in value else value
         raise _wrong(key, f"'{shown}'", origins[key], wrong.text)
+    if unproven := principal.problem_of(settings.principal):
+        key = f"principal.{unproven.key}"
+        raise _wrong(key, _value_at(settings, key), origins[key], unproven.text)
     _check_audit(settings, origins)
+
+
+def _value_at(settings: Settings, key: str) -> str:
+    value: object = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return str(list(value)) if isinstance(value, tuple) else f"'{value}'"
 
 
 def _check_files(settings: Settings, origins: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from sark_pdp.addresses import Address, TcpAddress
 from sark_pdp.model import Seconds
 from sark_pdp.settings.audit import AuditSettings
 from sark_pdp.settings.l2 import L2Settings
+from sark_pdp.settings.principal import PrincipalSettings
 from sark_pdp.settings.units import Bytes
 
 FileMode = NewType("FileMode", int)
@@ -221,6 +222,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     attributes: AttributeSettings = AttributeSettings()
     audit: AuditSettings
     tls: TlsSettings = TlsSettings()
+    principal: PrincipalSettings = PrincipalSettings()
     limits: LimitSettings = LimitSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()

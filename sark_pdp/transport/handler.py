@@ -12,6 +12,7 @@ from sark_pdp.errors import (
     NotReadyError,
     OverloadedError,
     RequestError,
+    UnauthenticatedError,
     UnknownEntrypointError,
 )
 from sark_pdp.model import NO_DEADLINE, Deadline, Origin
@@ -37,6 +38,7 @@ class Status(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 class Reply(Struct, frozen=True):
@@ -115,6 +117,8 @@ def status_of(error: RequestError) -> Status:
             return Status.INVALID_ARGUMENT
         case UnknownEntrypointError():
             return Status.NOT_FOUND
+        case UnauthenticatedError():
+            return Status.UNAUTHENTICATED
         case NotReadyError():
             return Status.UNAVAILABLE
         case OverloadedError():

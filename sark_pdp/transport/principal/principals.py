@@ -1,0 +1,122 @@
+"""Finds the principal of a request, and puts it into the document."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from sark_pdp.errors import UnauthenticatedError
+from sark_pdp.model import Document, Json, Origin
+from sark_pdp.transport.principal.tokens import Claims, Tokens
+
+_LONGEST_ID: Final = 512
+_BEARER: Final = "bearer "
+_AUTHORIZATION: Final = "authorization"
+
+Refused = Callable[[str, tuple[str, ...], str], None]
+"""Told the address of who sent a bad token, no names, and why; must not wait."""
+
+
+class Principal(Struct, frozen=True):
+    """Who asks."""
+
+    id: str
+    method: Literal["jwt", "header", "mtls"]
+    """How it was proven."""
+    user: Document
+    """What becomes `input.user`: the id, and what a token says besides."""
+    claims: Claims
+
+    def document(self) -> Document:
+        """What becomes `input.principal`."""
+        return {"id": self.id, "method": self.method, "claims": self.claims}
+
+
+class Rules(Struct, frozen=True):
+    """What counts as proof, besides tokens."""
+
+    token_header: str = _AUTHORIZATION
+    user_claim: str = "sub"
+    user_attributes: tuple[str, ...] = ()
+    """Claims that become attributes of the user."""
+    trusted_header: str = ""
+    """Lower case; empty: none."""
+    certificates: bool = False
+    """Whether the client's certificate counts that a trusted peer reports."""
+    trusted_peers: frozenset[str] = frozenset()
+    """Names in their certificates, or `uid:1000`."""
+
+
+class Principals:
+    """A token comes first, then the header of a trusted peer, then the certificate that it reports. Thread-safe."""
+
+    def __init__(self, tokens: Tokens | None, rules: Rules, on_refusal: Refused) -> None:
+        self._tokens = tokens
+        self._rules = rules
+        self._on_refusal = on_refusal
+
+    def of_http(self, headers: Mapping[str, str], certificate: str, peer: Origin) -> Principal | None:
+        """The principal of an HTTP request that `peer` asks about; None where it proves nobody.
+
+        `certificate` is the name in that of the client, as the peer reports it. Raises UnauthenticatedError for a token
+        that is not valid: who shows one is not somebody else as well.
+        """
+        rules = self._rules
+        if self._tokens is not None and rules.token_header in headers:
+            token = bearer_of(headers[rules.token_header], prefixed=rules.token_header == _AUTHORIZATION)
+            if token is not None:
+                return self.of_token(token, peer)
+        if (rules.trusted_header or rules.certificates) and self._trusts(peer):
+            named = headers[rules.trusted_header] if rules.trusted_header and rules.trusted_header in headers else ""
+            if named:
+                return self._named(named, "header", peer)
+            if rules.certificates and certificate:
+                return self._named(certificate, "mtls", peer)
+        return None
+
+    def of_token(self, token: str, peer: Origin) -> Principal:
+        """The principal of a token. Raises UnauthenticatedError."""
+        if self._tokens is None:
+            raise UnauthenticatedError("tokens are not accepted here")
+        try:
+            claims = self._tokens.verify(token)
+            id_ = claims.get(self._rules.user_claim)
+            if type(id_) is not str or not 0 < len(id_) <= _LONGEST_ID:
+                raise UnauthenticatedError(f"the token names nobody in its claim {self._rules.user_claim}")
+        except UnauthenticatedError as error:
+            self._on_refusal(peer.ip_address, (), str(error))
+            raise
+        user: Document = {"id": id_}
+        for name in self._rules.user_attributes:
+            if name in claims:
+                user[name] = claims[name]
+        return Principal(id_, "jwt", user, claims)
+
+    def _named(self, name: str, method: Literal["header", "mtls"], peer: Origin) -> Principal:
+        if len(name) > _LONGEST_ID:
+            reason = "the name of the principal is too long"
+            self._on_refusal(peer.ip_address, (), reason)
+            raise UnauthenticatedError(reason)
+        return Principal(name, method, {"id": name}, {})
+
+    def _trusts(self, peer: Origin) -> bool:
+        trusted = self._rules.trusted_peers
+        return (bool(peer.identity) and peer.identity in trusted) or (
+            peer.uid is not None and f"uid:{peer.uid}" in trusted
+        )
+
+
+def imposed(document: Document, principal: Principal | None) -> Document:
+    """The document with who asks, and nobody where nobody was proven: what it said of its user is gone."""
+    proven: dict[str, Json] = {
+        "user": None if principal is None else principal.user,
+        "principal": None if principal is None else principal.document(),
+    }
+    return {**document, **proven}
+
+
+def bearer_of(header: str, *, prefixed: bool) -> str | None:
+    """The token in a header; None where it is of another scheme. A bare token counts where no scheme is expected."""
+    if header[: len(_BEARER)].lower() == _BEARER:
+        return header[len(_BEARER) :].strip()
+    return None if prefixed or not header else header.strip()
