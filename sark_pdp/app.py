@@ -16,11 +16,7 @@ from sark_pdp.audit.violations import Violations
 from sark_pdp.caching import Caches
 from sark_pdp.decision.invalidation import Invalidations
 from sark_pdp.decision.service import DecisionService
-from sark_pdp.engine.bundles.keeping import Keeper
-from sark_pdp.engine.bundles.manager import Bundles
 from sark_pdp.engine.bundles.reporting import Reporter
-from sark_pdp.engine.bundles.sources import FileSource, Source
-from sark_pdp.engine.bundles.supply import BundleOptions
 from sark_pdp.engine.evaluator import Evaluator
 from sark_pdp.engine.policies import BundleState, LoadedPolicies, Policies
 from sark_pdp.engine.wasm.policy import Runtime
@@ -31,7 +27,8 @@ from sark_pdp.observability.bundles import BundleReading
 from sark_pdp.observability.exposition import AuditReadings, Readings, registry
 from sark_pdp.observability.http import ProbeListener
 from sark_pdp.observability.metrics import Metrics
-from sark_pdp.settings import BundleSettings, Settings
+from sark_pdp.settings import Settings
+from sark_pdp.supply import supplied
 from sark_pdp.trail import Trail
 from sark_pdp.transport import admin, ext_authz, health, native, reflection
 from sark_pdp.transport.carrier import Limits, server_kind
@@ -40,12 +37,12 @@ from sark_pdp.transport.handler import Methods
 from sark_pdp.transport.tls import Tls
 
 if TYPE_CHECKING:
+    from sark_pdp.engine.bundles.manager import Bundles
     from sark_pdp.registry import Registry
+    from sark_pdp.transport.principal.principals import Principals
 
 _EXT_AUTHZ: Final = "envoy.service.auth.v3.Authorization"
 _ADMIN_LIMITS: Final = Limits(max_concurrent=16, in_flight_bytes=1 << 20, max_message_bytes=1 << 16, max_connections=64)
-_FILE_INTERVAL: Final = Seconds(1.0)
-_URL_INTERVAL: Final = Seconds(60.0)
 _SWITCH_INTERVAL: Final = 0.0001
 """Seconds."""
 _LEAST_GRACE: Final = 1.0
@@ -148,11 +145,17 @@ class App:
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
         self._start_probes(metrics, trail, stores, collectors)
-        bundles = self._bundles = self._supplied(policies, Reporter(audit, metrics, self._on_active))
+        bundles = self._bundles = supplied(
+            settings.policy.bundles,
+            settings.limits.max_bundle_bytes,
+            policies,
+            Reporter(audit, metrics, self._on_active),
+        )
         sources = admin.Sources(self.readiness, bundles.states, stores, trail.statistics, self._warnings)
         administration = admin.methods(sources, bundles.reload, Invalidations(caches.generations, audit).invalidate)
-        tls = self._tls(Violations(audit))
-        self._start_servers(self._methods(native_service, envoy_service, answers), administration, metrics, tls)
+        violations = Violations(audit)
+        decisions = self._methods(native_service, envoy_service, answers, self._principals(violations))
+        self._start_servers(decisions, administration, metrics, self._tls(violations))
         # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
         sys.setswitchinterval(_SWITCH_INTERVAL)
         # What was built so far lives as long as the process: the collector need not look at it again. Policies do not.
@@ -160,6 +163,18 @@ class App:
         gc.freeze()
         self._running.callback(lambda: bundles.close(Seconds(_LEAST_GRACE)))
         bundles.start()
+
+    def _principals(self, violations: Violations) -> "Principals | None":
+        settings = self._settings.principal
+        if not settings.used:
+            return None
+        from sark_pdp.principals import Proofs
+
+        made = Proofs(settings, violations.client_refused)
+        made.start()
+        self._running.callback(made.close)
+        self._problems.append(made.problems)
+        return made.principals
 
     def _registry(self, caches: Caches) -> "Registry | None":
         settings = self._settings.attributes
@@ -183,10 +198,16 @@ class App:
     def _warnings(self) -> list[str]:
         return [*self._missing, *(problem for problems in self._problems for problem in problems())]
 
-    def _methods(self, service: DecisionService, envoy_service: DecisionService, answers: ext_authz.Answers) -> Methods:
+    def _methods(
+        self,
+        service: DecisionService,
+        envoy_service: DecisionService,
+        answers: ext_authz.Answers,
+        principals: "Principals | None",
+    ) -> Methods:
         settings, limits = self._settings, self._settings.limits
         documents = Documents(limits.max_input_bytes, limits.max_depth, limits.max_values)
-        questions = native.Questions(documents, settings.policy.entrypoint)
+        questions = native.Questions(documents, settings.policy.entrypoint, principals)
         services = (native.SERVICE, _EXT_AUTHZ)
         return {
             **native.methods(service, questions, limits.max_batch),
@@ -197,6 +218,7 @@ class App:
                 max_input_bytes=limits.max_input_bytes,
                 max_depth=limits.max_depth,
                 max_values=limits.max_values,
+                principals=principals,
             ),
             **health.methods(self.readiness, services),
             **reflection.methods((*services, health.SERVICE)),
@@ -254,11 +276,6 @@ class App:
             return None
         return Tls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.allowed_sans, violations.client_refused)
 
-    def _supplied(self, policies: Policies, reporter: Reporter) -> Bundles:
-        max_bytes = self._settings.limits.max_bundle_bytes
-        configured = [(_options(bundle), _source(bundle, max_bytes)) for bundle in self._settings.policy.bundles]
-        return Bundles(policies, configured, max_bytes, reporter)
-
     def _on_active(self, active: LoadedPolicies) -> None:
         policy = self._settings.policy
         named = {"policy.entrypoint": policy.entrypoint, "policy.ext_authz_entrypoint": policy.ext_authz_entrypoint}
@@ -273,22 +290,3 @@ class App:
 
     def _states(self) -> tuple[BundleState, ...]:
         return () if self._bundles is None else self._bundles.states()
-
-
-def _options(bundle: BundleSettings) -> BundleOptions:
-    interval = bundle.poll_interval
-    if interval is None:
-        interval = _FILE_INTERVAL if bundle.url is None else _URL_INTERVAL
-    keeper = None if bundle.persist_dir is None else Keeper(bundle.persist_dir, bundle.name)
-    return BundleOptions(bundle.name, interval, bundle.long_poll, bundle.verification_key_file, keeper)
-
-
-def _source(bundle: BundleSettings, max_bytes: int) -> Source:
-    if bundle.path is not None:
-        return FileSource(bundle.path, max_bytes)
-    from sark_pdp.engine.bundles.http_source import HttpLocation, HttpSource
-
-    location = HttpLocation(
-        bundle.url or "", bundle.token_file, bundle.ca_file, bundle.client_cert_file, bundle.client_key_file
-    )
-    return HttpSource(location, max_bytes)

@@ -66,6 +66,22 @@ test_unknown_user if {
 
 test_suspended_user if refusal(http("mallory", "GET", ["orders"])) == "the user is suspended"
 
+verified(user, method, path) := object.union(http("bob", method, path), {"user": user})
+
+test_verified_user if {
+	ask(verified({"id": "bob"}, "GET", ["orders"])).allowed
+	refusal(verified({"id": "carol"}, "GET", ["orders"])) == "the route is not open to a role of the user"
+	refusal(verified({"id": "eve"}, "GET", ["orders"])) == "the user is not known"
+}
+
+test_verified_roles if {
+	ask(verified({"id": "eve", "roles": ["developer"]}, "GET", ["orders"])).allowed
+	refusal(verified({"id": "bob", "roles": ["guest"]}, "GET", ["orders"])) == "the route is not open to a role of the user"
+	refusal(verified({"id": "mallory", "roles": ["developer"]}, "GET", ["orders"])) == "the user is suspended"
+}
+
+test_header_is_no_proof if refusal(verified(null, "GET", ["orders"])) == "the request names no user"
+
 test_ambiguous_paths if {
 	every segment in ["..", ".", "..;", "...", "%2e%2e", "..\\admin", "a%2fb"] {
 		refusal(http("bob", "GET", ["health", segment, "orders"])) == "the path is ambiguous"

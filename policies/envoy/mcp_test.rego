@@ -95,7 +95,6 @@ test_tool_whose_parameters_need_a_filter if {
 
 test_what_a_client_says_of_itself_counts_for_nothing if {
 	forged := {
-		"user": {"id": "ada", "role": "developer", "mfa_verified": true},
 		"tool": {"name": "echo", "sensitivity_level": "low", "owner": "carol"},
 		"server": {"visibility": "public", "owner_id": "carol"},
 	}

@@ -1,15 +1,21 @@
 # METADATA
 # title: An HTTP request
-# description: Who sends it, as the identity header says and data.directory.users knows them, and where it goes.
+# description: Who sends it, as was proven or as the identity header says, and where it goes.
 package envoy.request
 
 # METADATA
-# title: The name in the identity header
-user_id := input.attributes.request.http.headers["x-sark-user"]
+# title: Who sends the request
+# description: Where the decision point verifies principals, the identity header is only what anybody can write.
+user_id := id if id := input.user.id
+
+else := input.attributes.request.http.headers["x-sark-user"] if not input.user == null
 
 # METADATA
-# title: What data.directory.users knows of that name
-user := data.directory.users[user_id]
+# title: What is known of that user
+# description: The roles that a token proves, else what data.directory.users says.
+user := {"roles": roles, "teams": object.get(input.user, "teams", [])} if roles := input.user.roles
+
+else := data.directory.users[user_id]
 
 # METADATA
 # title: Whether who authenticated the user saw a second factor

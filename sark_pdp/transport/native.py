@@ -1,6 +1,6 @@
 """`sark.pdp.v1.PolicyDecision`: requests from its messages, its messages from decisions."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from uuid_utils import uuid7
 
@@ -25,6 +25,9 @@ from sark_pdp.transport.responses import Responses
 from sark_pdp.transport.trace import trace_of
 from sark_pdp.transport.wire import embedded, tag
 
+if TYPE_CHECKING:
+    from sark_pdp.transport.principal.principals import Principals
+
 SERVICE: Final = "sark.pdp.v1.PolicyDecision"
 
 _MAX_NAME: Final = 512
@@ -41,10 +44,14 @@ _RESPONSES: Final = tag(FilterResponse.RESPONSES_FIELD_NUMBER)
 class Questions:
     """Makes a `Request` of a `CheckRequest`."""
 
-    def __init__(self, documents: Documents, default_entrypoint: str) -> None:
+    def __init__(self, documents: Documents, default_entrypoint: str, principals: "Principals | None" = None) -> None:
+        """With `principals`, the token of a call tells who its user is."""
         self.documents = documents
         self._recent = RecentDocuments(documents)
+        self.wants_pairs = principals is not None and principals.takes_tokens
+        """Whether it reads what the caller adds to a call."""
         self._default = default_entrypoint
+        self._principals = principals if self.wants_pairs else None
 
     def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int, trace: str) -> Request:
         """`size` is that of its message, `trace` the id. Raises InvalidRequestError or UnknownEntrypointError."""
@@ -74,6 +81,10 @@ class Questions:
         if len(policy) > _MAX_NAME:
             raise InvalidRequestError("policy", f"longer than {_MAX_NAME} characters")
         entrypoint = policies.entrypoint(policy or self._default)
+        if self._principals is not None and metadata.pairs:
+            imposed = self._principals.imposed_on_call(document, metadata)
+            if imposed is not document:
+                document, read = imposed, None
         return Request(
             entrypoint,
             document,
@@ -106,6 +117,7 @@ class Check(NativeMethod):
     def __init__(self, service: DecisionService, questions: Questions, responses: Responses) -> None:
         self._service = service
         self._questions = questions
+        self.wants_pairs = questions.wants_pairs
         self._responses = responses
 
     def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
@@ -134,6 +146,7 @@ class CheckBatch(NativeMethod):
     def __init__(self, service: DecisionService, questions: Questions, responses: Responses, max_batch: int) -> None:
         self._service = service
         self._questions = questions
+        self.wants_pairs = questions.wants_pairs
         self._responses = responses
         self._max_batch = max_batch
 
@@ -209,6 +222,7 @@ class Filter(NativeMethod):
     def __init__(self, service: DecisionService, questions: Questions, responses: Responses, max_batch: int) -> None:
         self._service = service
         self._questions = questions
+        self.wants_pairs = questions.wants_pairs
         self._responses = responses
         self._max_batch = max_batch
 

@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from msgspec import structs
 
 from sark_pdp.errors import StartError, UnauthenticatedError
 from sark_pdp.model import Origin, Seconds
-from sark_pdp.transport.principal import Principals
 from sark_pdp.transport.principal.keys import KeyFile, Keys, KeyUrl
-from sark_pdp.transport.principal.principals import Rules, imposed
+from sark_pdp.transport.principal.principals import Principals, Rules
 from sark_pdp.transport.principal.tokens import Expected, Tokens
 from tests.fix_bundles import until
 from tests.fix_keys import private_key
@@ -52,11 +51,11 @@ class Refusals:
     """What the audit trail would be told."""
 
     def __init__(self) -> None:
-        self.reasons: list[str] = []
+        self.told: list[tuple[str, str]] = []
 
-    def __call__(self, address: str, names: tuple[str, ...], reason: str) -> None:
-        del address, names
-        self.reasons.append(reason)
+    def __call__(self, address: str, names: Sequence[str], reason: str) -> None:
+        del names
+        self.told.append((address, reason))
 
 
 def unsigned(claims: dict[str, Any], **header: Any) -> str:
@@ -254,8 +253,8 @@ RULES = Rules(
 
 
 def of(tokens: Tokens | None, headers: dict[str, str], certificate: str = "", peer: Origin = ENVOY) -> dict[str, Any]:
-    found = Principals(tokens, RULES, Refusals()).of_http(headers, certificate, peer)
-    return imposed({"user": {"id": "mallory"}, "action": "read"}, found)
+    said = {"user": {"id": "mallory"}, "action": "read"}
+    return Principals(tokens, RULES, Refusals()).imposed_on_http(said, headers, certificate, "192.0.2.7", peer)
 
 
 def test_a_token_comes_before_all_else(tokens: Tokens) -> None:
@@ -269,9 +268,10 @@ def test_a_token_comes_before_all_else(tokens: Tokens) -> None:
 
 def test_who_shows_a_bad_token_is_nobody_and_it_is_told(tokens: Tokens) -> None:
     refusals = Refusals()
+    headers = {"authorization": "Bearer x", "x-user": "bob"}
     with pytest.raises(UnauthenticatedError):
-        Principals(tokens, RULES, refusals).of_http({"authorization": "Bearer x", "x-user": "bob"}, "carol", ENVOY)
-    assert refusals.reasons == ["the token is no signed JSON Web Token"]
+        Principals(tokens, RULES, refusals).imposed_on_http({}, headers, "carol", "192.0.2.7", ENVOY)
+    assert refusals.told == [("192.0.2.7", "the token is no signed JSON Web Token")]
 
 
 @pytest.mark.parametrize("claims", [{"sub": None}, {"sub": ""}, {"sub": "x" * 513}])

@@ -11,6 +11,7 @@ A policy's result is a boolean or an object; of an object are used, as opa-envoy
 What Envoy could not carry out, or could only by sending something malformed, is not handed to it: such a result denies.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
@@ -114,11 +115,12 @@ def _decided(outcome: Outcome, reason: str, result: Json) -> CheckResponse:
     return response
 
 
-def denied(http_status: int, code: Status, body: str, reason: str = "", retry_after: int = 0) -> CheckResponse:
-    """A denial with this text; `reason`, the body where it is empty, is for Envoy only; `retry_after` is in seconds."""
+def denied(
+    http_status: int, code: Status, body: str, reason: str = "", headers: Mapping[str, str] | None = None
+) -> CheckResponse:
+    """A denial with this text and these headers; `reason`, the body where it is empty, is for Envoy only."""
     response = DeniedHttpResponse(status=HttpStatus(code=http_status), body=body)
-    if retry_after:
-        response.headers.append(_header("retry-after", str(retry_after), _SET))
+    response.headers.extend(_header(name, value, _SET) for name, value in (headers or {}).items())
     return CheckResponse(status=RpcStatus(code=code, message=reason or body), denied_response=response)
 
 

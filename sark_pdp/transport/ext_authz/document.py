@@ -40,6 +40,8 @@ class Input(Struct, frozen=True):
     """As in the header `x-request-id`, which Envoy sets, else Envoy's own number of the stream; may be empty.
 
     A dash where nobody is told."""
+    headers: Mapping[str, str]
+    """All of them, those that Envoy sent raw too."""
     trace_id: str = ""
     """Of the trace that the request says it belongs to; empty where it says none, or nobody is told."""
 
@@ -95,7 +97,7 @@ class InputReader:
             document["source_principal"] = attributes.source.principal
         projected = document if self._exact else None
         if not self._recorded:
-            return Input(document, projected, _NOWHERE, _UNTOLD)
+            return Input(document, projected, _NOWHERE, _UNTOLD, headers)
         if body is not None and not self._body:
             # Of an MCP call the trail tells the tool, which is in the body.
             document = {**document, "parsed_body": body}
@@ -104,6 +106,7 @@ class InputReader:
             projected,
             _origin(attributes.source, headers),
             _request_id(headers, http),
+            headers,
             _trace_id(headers),
         )
 
@@ -118,9 +121,8 @@ class InputReader:
         document["parsed_body"], document["truncated_body"] = self._read_body(http, headers)
         if attributes.source.principal:
             document["source_principal"] = attributes.source.principal
-        return Input(
-            document, None, _origin(attributes.source, headers), _request_id(headers, http), _trace_id(headers)
-        )
+        origin, request_id = _origin(attributes.source, headers), _request_id(headers, http)
+        return Input(document, None, origin, request_id, headers, _trace_id(headers))
 
     def _check_metadata(self, attributes: Document) -> None:
         for name in self._metadata:

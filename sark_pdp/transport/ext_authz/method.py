@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from google.protobuf.message import DecodeError
@@ -14,6 +14,7 @@ from sark_pdp.errors import (
     NotReadyError,
     OverloadedError,
     RequestError,
+    UnauthenticatedError,
     UnknownEntrypointError,
 )
 from sark_pdp.interfaces import Decider, PolicySource
@@ -22,6 +23,9 @@ from sark_pdp.transport.ext_authz.answers import Answers, denied
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.handler import Kind, Metadata, Refusal, Reply, Status, status_of
 from sark_pdp.transport.trace import trace_of
+
+if TYPE_CHECKING:
+    from sark_pdp.transport.principal.principals import Principals
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 
@@ -53,10 +57,11 @@ class ExtAuthz:
         max_input_bytes: int,
         max_depth: int,
         max_values: int,
+        principals: "Principals | None" = None,
     ) -> None:
         """`entrypoint` is asked every time; `max_depth` counts the objects and arrays of the input, itself included.
 
-        `max_values` are those of a body that is parsed.
+        `max_values` are those of a body that is parsed. With `principals`, they tell who the user of a request is.
         """
         self._decisions = decisions
         self._entrypoint = entrypoint
@@ -64,6 +69,7 @@ class ExtAuthz:
         self._max_depth = max_depth
         self._max_values = max_values
         self._answers = answers
+        self._principals = principals
         # Replaced with the policy revision, by whichever thread meets it first.
         self._reader: tuple[Entrypoint, InputReader] | None = None
 
@@ -118,15 +124,23 @@ class ExtAuthz:
         except DecodeError:
             raise InvalidRequestError("message", "it is no envoy.service.auth.v3.CheckRequest") from None
         read = self._reader_of(entrypoint).read(check.attributes)
+        document, projected = read.document, read.projected
+        if self._principals is not None:
+            source = check.attributes.source
+            address = source.address.socket_address.address
+            document = self._principals.imposed_on_http(
+                document, read.headers, source.principal, address, metadata.origin
+            )
+            projected = None
         # By position: keywords cost as much again.
         return Request(
             entrypoint,
-            read.document,
+            document,
             read.request_id or str(uuid7()),
             metadata.deadline,
             None,
             read.origin,
-            read.projected,
+            projected,
             len(message),
             None,
             False,  # noqa: FBT003
@@ -149,10 +163,12 @@ def _refused(error: RequestError) -> Reply:
     match error:
         case InvalidRequestError():
             return _reply(denied(400, code, str(error)))
+        case UnauthenticatedError():
+            proof = {"www-authenticate": 'Bearer error="invalid_token"'}
+            return _reply(denied(401, code, str(error), headers=proof))
         case OverloadedError():
-            return _reply(
-                denied(429, code, "too many requests are being authorized; try again", str(error), retry_after=1)
-            )
+            text = "too many requests are being authorized; try again"
+            return _reply(denied(429, code, text, str(error), headers={"retry-after": "1"}))
         case DeadlineExceededError():
             return _reply(denied(504, code, "the request was not authorized in time", str(error)))
         case NotReadyError() | UnknownEntrypointError():

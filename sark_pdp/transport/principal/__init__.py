@@ -2,7 +2,3 @@
 
 What a request says of its user in its body or in a header that anybody can set is no proof, and is not looked at here.
 """
-
-from sark_pdp.transport.principal.principals import Principal, Principals, bearer_of
-
-__all__ = ["Principal", "Principals", "bearer_of"]

@@ -1,19 +1,20 @@
 """Finds the principal of a request, and puts it into the document."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from sark_pdp.errors import UnauthenticatedError
 from sark_pdp.model import Document, Json, Origin
+from sark_pdp.transport.handler import Metadata
 from sark_pdp.transport.principal.tokens import Claims, Tokens
 
 _LONGEST_ID: Final = 512
 _BEARER: Final = "bearer "
 _AUTHORIZATION: Final = "authorization"
 
-Refused = Callable[[str, tuple[str, ...], str], None]
+OnRefusal = Callable[[str, Sequence[str], str], None]
 """Told the address of who sent a bad token, no names, and why; must not wait."""
 
 
@@ -50,32 +51,53 @@ class Rules(Struct, frozen=True):
 class Principals:
     """A token comes first, then the header of a trusted peer, then the certificate that it reports. Thread-safe."""
 
-    def __init__(self, tokens: Tokens | None, rules: Rules, on_refusal: Refused) -> None:
+    def __init__(self, tokens: Tokens | None, rules: Rules, on_refusal: OnRefusal) -> None:
         self._tokens = tokens
         self._rules = rules
         self._on_refusal = on_refusal
 
-    def of_http(self, headers: Mapping[str, str], certificate: str, peer: Origin) -> Principal | None:
-        """The principal of an HTTP request that `peer` asks about; None where it proves nobody.
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether there are tokens at all."""
+        return self._tokens is not None
 
-        `certificate` is the name in that of the client, as the peer reports it. Raises UnauthenticatedError for a token
-        that is not valid: who shows one is not somebody else as well.
+    def imposed_on_http(
+        self, document: Document, headers: Mapping[str, str], certificate: str, address: str, peer: Origin
+    ) -> Document:
+        """The document of an HTTP request with who sends it, and nobody where nobody was proven.
+
+        `certificate` is the name in the client's, and `address` the client's own, as `peer` tells, who asks about it.
+        Raises UnauthenticatedError for a token that is not valid: who shows one is not somebody else as well.
         """
+        return _imposed(document, self._of_http(headers, certificate, address, peer))
+
+    def imposed_on_call(self, document: Document, metadata: Metadata) -> Document:
+        """The document of a native call; with who asks where the call has a token, in the place of whom it names.
+
+        Without one the caller, which enforces what is decided, speaks for its users. Raises UnauthenticatedError.
+        """
+        for name, value in metadata.pairs:
+            if name == self._rules.token_header and type(value) is str:
+                token = _bearer_of(value, prefixed=name == _AUTHORIZATION)
+                if token is not None:
+                    return _imposed(document, self._of_token(token, metadata.origin.ip_address))
+        return document
+
+    def _of_http(self, headers: Mapping[str, str], certificate: str, address: str, peer: Origin) -> Principal | None:
         rules = self._rules
         if self._tokens is not None and rules.token_header in headers:
-            token = bearer_of(headers[rules.token_header], prefixed=rules.token_header == _AUTHORIZATION)
+            token = _bearer_of(headers[rules.token_header], prefixed=rules.token_header == _AUTHORIZATION)
             if token is not None:
-                return self.of_token(token, peer)
-        if (rules.trusted_header or rules.certificates) and self._trusts(peer):
-            named = headers[rules.trusted_header] if rules.trusted_header and rules.trusted_header in headers else ""
-            if named:
-                return self._named(named, "header", peer)
-            if rules.certificates and certificate:
-                return self._named(certificate, "mtls", peer)
+                return self._of_token(token, address)
+        if not self._trusts(peer):
+            return None
+        if rules.trusted_header and rules.trusted_header in headers and headers[rules.trusted_header]:
+            return self._named(headers[rules.trusted_header], "header", address)
+        if rules.certificates and certificate:
+            return self._named(certificate, "mtls", address)
         return None
 
-    def of_token(self, token: str, peer: Origin) -> Principal:
-        """The principal of a token. Raises UnauthenticatedError."""
+    def _of_token(self, token: str, address: str) -> Principal:
         if self._tokens is None:
             raise UnauthenticatedError("tokens are not accepted here")
         try:
@@ -84,7 +106,7 @@ class Principals:
             if type(id_) is not str or not 0 < len(id_) <= _LONGEST_ID:
                 raise UnauthenticatedError(f"the token names nobody in its claim {self._rules.user_claim}")
         except UnauthenticatedError as error:
-            self._on_refusal(peer.ip_address, (), str(error))
+            self._on_refusal(address, (), str(error))
             raise
         user: Document = {"id": id_}
         for name in self._rules.user_attributes:
@@ -92,10 +114,10 @@ class Principals:
                 user[name] = claims[name]
         return Principal(id_, "jwt", user, claims)
 
-    def _named(self, name: str, method: Literal["header", "mtls"], peer: Origin) -> Principal:
+    def _named(self, name: str, method: Literal["header", "mtls"], address: str) -> Principal:
         if len(name) > _LONGEST_ID:
             reason = "the name of the principal is too long"
-            self._on_refusal(peer.ip_address, (), reason)
+            self._on_refusal(address, (), reason)
             raise UnauthenticatedError(reason)
         return Principal(name, method, {"id": name}, {})
 
@@ -106,8 +128,8 @@ class Principals:
         )
 
 
-def imposed(document: Document, principal: Principal | None) -> Document:
-    """The document with who asks, and nobody where nobody was proven: what it said of its user is gone."""
+def _imposed(document: Document, principal: Principal | None) -> Document:
+    """What the document said of its user is gone."""
     proven: dict[str, Json] = {
         "user": None if principal is None else principal.user,
         "principal": None if principal is None else principal.document(),
@@ -115,7 +137,7 @@ def imposed(document: Document, principal: Principal | None) -> Document:
     return {**document, **proven}
 
 
-def bearer_of(header: str, *, prefixed: bool) -> str | None:
+def _bearer_of(header: str, *, prefixed: bool) -> str | None:
     """The token in a header; None where it is of another scheme. A bare token counts where no scheme is expected."""
     if header[: len(_BEARER)].lower() == _BEARER:
         return header[len(_BEARER) :].strip()
