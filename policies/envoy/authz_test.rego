@@ -66,7 +66,7 @@ test_unknown_user if {
 
 test_suspended_user if refusal(http("mallory", "GET", ["orders"])) == "the user is suspended"
 
-verified(user, method, path) := object.union(http("bob", method, path), {"user": user})
+verified(user, method, path) := object.union(http("bob", method, path), {"user": user, "principal": {"method": "jwt"}})
 
 test_verified_user if {
 	ask(verified({"id": "bob"}, "GET", ["orders"])).allowed
@@ -80,7 +80,7 @@ test_verified_roles if {
 	refusal(verified({"id": "mallory", "roles": ["developer"]}, "GET", ["orders"])) == "the user is suspended"
 }
 
-test_header_is_no_proof if refusal(verified(null, "GET", ["orders"])) == "the request names no user"
+test_header_is_no_proof if refusal(object.union(verified(null, "GET", ["orders"]), {"principal": {"method": "none"}})) == "the request names no user"
 
 test_ambiguous_paths if {
 	every segment in ["..", ".", "..;", "...", "%2e%2e", "..\\admin", "a%2fb"] {

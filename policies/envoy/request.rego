@@ -8,14 +8,18 @@ package envoy.request
 # description: Where the decision point verifies principals, the identity header is only what anybody can write.
 user_id := id if id := input.user.id
 
-else := input.attributes.request.http.headers["x-sark-user"] if not input.user == null
+else := input.attributes.request.http.headers["x-sark-user"] if not input.principal.method
 
 # METADATA
 # title: What is known of that user
 # description: The roles that a token proves, else what data.directory.users says.
-user := {"roles": roles, "teams": object.get(input.user, "teams", [])} if roles := input.user.roles
+user := {"roles": roles, "teams": proven_teams} if roles := input.user.roles
 
 else := data.directory.users[user_id]
+
+default proven_teams := []
+
+proven_teams := input.user.teams
 
 # METADATA
 # title: Whether who authenticated the user saw a second factor

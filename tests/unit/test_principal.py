@@ -298,7 +298,7 @@ def test_header_and_certificate_count_from_trusted_peers_alone(
     """And what the document itself said of its user is gone in any case."""
     document = of(None, {"x-user": header} if header else {}, certificate, peer)
     assert document["user"] == user
-    assert (document["principal"] is None) == (user is None)
+    assert (document["principal"] == {"method": "none"}) == (user is None)
 
 
 def test_another_scheme_is_no_token(tokens: Tokens) -> None:

@@ -33,6 +33,10 @@ class Principal(Struct, frozen=True):
         return {"id": self.id, "method": self.method, "claims": self.claims}
 
 
+# No null: a policy can ask for the method without reading the claims, which would all be part of the cache key then.
+_NOBODY: Final[Document] = {"method": "none"}
+
+
 class Rules(Struct, frozen=True):
     """What counts as proof, besides tokens."""
 
@@ -132,7 +136,7 @@ def _imposed(document: Document, principal: Principal | None) -> Document:
     """What the document said of its user is gone."""
     proven: dict[str, Json] = {
         "user": None if principal is None else principal.user,
-        "principal": None if principal is None else principal.document(),
+        "principal": _NOBODY if principal is None else principal.document(),
     }
     return {**document, **proven}
 
