@@ -66,7 +66,7 @@ def refusal(error: JsonRpcError, decision: Decision, revision: PolicyRevision, d
         },
     }
     response = CheckResponse()
-    response.denied_response.status.code = _FORBIDDEN if call is None else _OK  # type: ignore[assignment]
+    response.denied_response.status.code = _FORBIDDEN if call is None else _OK
     response.denied_response.body = json.dumps(answer)
     encoded: bytes = response.SerializeToString()
     return encoded
