@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Iterable, Mapping
 from typing import Self, TypeVar
 
@@ -10,10 +11,21 @@ import grpc.aio
 
 from sark_pdp.client import failures, messages
 from sark_pdp.client.answers import Answer, CheckBatch, Filter
-from sark_pdp.client.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Tls, checked_timeout, connection
+from sark_pdp.client.coalescing import Coalescing
+from sark_pdp.client.connection import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT,
+    Tls,
+    checked_count,
+    checked_timeout,
+    checked_window,
+    connection,
+)
 from sark_pdp.client.failures import Failure
 from sark_pdp.client.messages import Exchange, Method
 from sark_pdp.client.question import Question
+from sark_pdp.client.reuse import Reuse
+from sark_pdp.client.tracing import Context, current_context
 from sark_pdp.model import Json
 
 T = TypeVar("T")
@@ -23,15 +35,31 @@ class AsyncClient:
     """`Client` for asyncio: the same questions, answers and denials, awaited.
 
     Share one client among all tasks of an event loop; it belongs to the loop of its first question, and not to threads.
-    Cancelling a task cancels its question, and raises CancelledError as everywhere.
+    Cancelling a task cancels its question, and raises CancelledError as everywhere. Questions of `check` and
+    `check_input` that are asked at the same time travel together; each has its own deadline all the same.
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: Tls | None = None,
+        coalesce: int = 100,
+        window: float = 0.0,
+        reuse: int = 0,
+        trace: bool = True,
     ) -> None:
-        """As of `Client`; needs no running event loop."""
+        """As of `Client`; needs no running event loop.
+
+        At most `coalesce` questions travel together; 1: none do. `window`, in seconds, is how long the first of them
+        waits for more; 0: only what waits already goes with it.
+        """
         self._connection = connection(address, tls)
         self._timeout = checked_timeout(timeout)
+        self._coalescing = Coalescing(self._call, checked_count("coalesce", coalesce, 1), checked_window(window))
+        self._reuse = Reuse(checked_count("reuse", reuse, 0))
+        self._trace = trace
         self._closed = False
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,7 +96,7 @@ class AsyncClient:
             max_age=max_age,
             request_id=request_id,
         )
-        return await self._ask(messages.check(question), timeout)
+        return await self._check(question, timeout)
 
     async def check_input(
         self,
@@ -80,7 +108,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Answer:
         """As `Client.check_input`."""
-        return await self._ask(messages.check(Question(document, policy, max_age, request_id)), timeout)
+        return await self._check(Question(document, policy, max_age, request_id), timeout)
 
     async def check_many(self, questions: Iterable[Question], *, timeout: float | None = None) -> CheckBatch:
         """As `Client.check_many`."""
@@ -118,6 +146,7 @@ class AsyncClient:
         self._closed = True
         if self._channel is not None and usable:
             await self._channel.close()
+            await self._coalescing.finish()
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,14 +154,31 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _check(self, question: Question, timeout: float | None) -> Answer:
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        check = messages.check(question)
+        failure = self._unusable()
+        if failure is not None:
+            return check.refuse(failure)
+        known = self._reuse.get(check)
+        if known is not None:
+            return known
+        asked = time.monotonic()
+        answer = await self._coalescing.ask(check, seconds, current_context() if self._trace else ())
+        self._reuse.put(check, answer, asked)
+        return answer
+
     async def _ask(self, exchange: Exchange[T], timeout: float | None) -> T:
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        return await self._call(exchange, seconds, current_context() if self._trace else ())
+
+    async def _call(self, exchange: Exchange[T], seconds: float, context: Context) -> T:
         failure = self._unusable()
         if failure is not None:
             return exchange.refuse(failure)
         multi = self._calls.get(exchange.method) or self._connect(exchange.method)
         try:
-            reply = await multi(exchange.message, timeout=seconds)
+            reply = await multi(exchange.message, timeout=seconds, metadata=context)
         except grpc.aio.AioRpcError as error:
             return exchange.refuse(failures.of_status(error.code(), error.details()))
         except grpc.aio.UsageError:

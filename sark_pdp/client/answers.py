@@ -25,6 +25,8 @@ class Answer(Struct, frozen=True):
     cache_ttl: Seconds = Seconds(0.0)
     """How long the caller may reuse this answer; zero: not at all. Reuse escapes invalidation and audit."""
     request_id: str = ""
+    reused: bool = False
+    """True where the client gave an earlier answer again: `decision_id` is that one's, and nobody was asked."""
     error: str | None = None
     """Why no decision was made, as `STATUS: detail` for a log; None where the decision point answered."""
 

@@ -102,6 +102,20 @@ def checked_timeout(timeout: float) -> float:
     return timeout
 
 
+def checked_window(window: float) -> Seconds:
+    """How long a question may wait for others; raises InvalidRequestError for what is no length of time."""
+    if not 0 <= window < math.inf:
+        raise InvalidRequestError("window", f"must be a number of seconds from 0 on, is {window}")
+    return Seconds(window)
+
+
+def checked_count(name: str, count: int, least: int) -> int:
+    """A number of things; raises InvalidRequestError for one that is too small."""
+    if count < least:
+        raise InvalidRequestError(name, f"must be at least {least}, is {count}")
+    return count
+
+
 def _read(name: str, file: Path | str | None) -> bytes | None:
     if file is None:
         return None

@@ -40,6 +40,18 @@ OTHER_LOOP = Failure(
 )
 
 
+LATE = Failure(
+    _REASONS[grpc.StatusCode.DEADLINE_EXCEEDED], "DEADLINE_EXCEEDED: no answer within the timeout of the question"
+)
+
+_REFUSES_BATCHES = (grpc.StatusCode.INVALID_ARGUMENT.name, grpc.StatusCode.UNIMPLEMENTED.name)
+
+
+def refuses_batches(failure: Failure) -> bool:
+    """Whether a batch was refused as such, before anything in it was decided: it has too many items, or is unknown."""
+    return failure.error.partition(":")[0] in _REFUSES_BATCHES
+
+
 def of_status(code: grpc.StatusCode, details: str | None) -> Failure:
     """A call that ended with a status other than OK."""
     return Failure(

@@ -3,7 +3,7 @@
 Reading fails closed: what is not a valid answer to just this question denies.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -47,11 +47,17 @@ class Exchange(Struct, Generic[T], frozen=True):
     """The denial, where nothing came back."""
 
 
+class Check(Exchange[Answer], frozen=True):
+    """A call of `Check`, which may also travel with others."""
+
+    question: Question
+
+
 class _BadAnswerError(Exception):
     """What came back is no answer to the question."""
 
 
-def check(question: Question) -> Exchange[Answer]:
+def check(question: Question) -> Check:
     """Raises InvalidRequestError for a question that cannot be sent."""
 
     def read(message: wire.CheckResponse) -> Answer:
@@ -60,7 +66,23 @@ def check(question: Question) -> Exchange[Answer]:
     def refuse(failure: Failure) -> Answer:
         return _denial(question, failure)
 
-    return _exchange(Method.CHECK, _request(question), wire.CheckResponse, read, refuse)
+    made = _exchange(Method.CHECK, _request(question), wire.CheckResponse, read, refuse)
+    return Check(made.method, made.message, made.read, made.refuse, question)
+
+
+def coalesced(checks: Sequence[Check]) -> Exchange[Sequence[Answer] | Failure]:
+    """Several in one call: an answer for each, in order, or why the call as a whole got none."""
+
+    def read(message: wire.CheckBatchResponse) -> Sequence[Answer] | Failure:
+        return _items([each.question for each in checks], message)
+
+    def refuse(failure: Failure) -> Sequence[Answer] | Failure:
+        return failure
+
+    request = wire.CheckBatchRequest()
+    for each in checks:
+        request.checks.add().MergeFromString(each.message)
+    return _exchange(Method.CHECK_BATCH, request, wire.CheckBatchResponse, read, refuse)
 
 
 def check_many(questions: Iterable[Question]) -> Exchange[CheckBatch]:
@@ -68,9 +90,7 @@ def check_many(questions: Iterable[Question]) -> Exchange[CheckBatch]:
     asked = tuple(questions)
 
     def read(message: wire.CheckBatchResponse) -> CheckBatch:
-        if len(message.results) != len(asked):
-            raise _BadAnswerError(f"{len(message.results)} results for {len(asked)} questions")
-        return CheckBatch(tuple(map(_item, asked, message.results)))
+        return CheckBatch(_items(asked, message))
 
     def refuse(failure: Failure) -> CheckBatch:
         return CheckBatch(tuple(_denial(question, failure) for question in asked), failure.error)
@@ -139,6 +159,12 @@ def _request(question: Question) -> wire.CheckRequest:
 
 def _denial(question: Question, failure: Failure) -> Answer:
     return Answer(allow=False, reason=failure.reason, request_id=question.request_id, error=failure.error)
+
+
+def _items(questions: Sequence[Question], message: wire.CheckBatchResponse) -> tuple[Answer, ...]:
+    if len(message.results) != len(questions):
+        raise _BadAnswerError(f"{len(message.results)} results for {len(questions)} questions")
+    return tuple(map(_item, questions, message.results))
 
 
 def _item(question: Question, result: wire.CheckBatchResult) -> Answer:

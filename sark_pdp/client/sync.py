@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Self, TypeVar
 
@@ -9,10 +10,12 @@ import grpc
 
 from sark_pdp.client import failures, messages
 from sark_pdp.client.answers import Answer, CheckBatch, Filter
-from sark_pdp.client.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Tls, checked_timeout, connection
+from sark_pdp.client.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Tls, checked_count, checked_timeout, connection
 from sark_pdp.client.failures import Failure
 from sark_pdp.client.messages import Exchange, Method
 from sark_pdp.client.question import Question
+from sark_pdp.client.reuse import Reuse
+from sark_pdp.client.tracing import current_context
 from sark_pdp.model import Json
 
 T = TypeVar("T")
@@ -29,15 +32,26 @@ class Client:
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: Tls | None = None,
+        reuse: int = 0,
+        trace: bool = True,
     ) -> None:
         """`address` is `host:port` or `unix:///path`; `timeout`, in seconds, is that of calls that give none.
+
+        Up to `reuse` answers of `check` and `check_input` are given again within their `cache_ttl`, unseen by audit and
+        invalidation. With `trace`, calls belong to the current span of OpenTelemetry, where there is one.
 
         No environment variable is read: an application with settings of its own passes the address. Raises
         SettingsError for an address or a TLS file that cannot be used. Nothing is connected yet.
         """
         self._connection = connection(address, tls)
         self._timeout = checked_timeout(timeout)
+        self._reuse = Reuse(checked_count("reuse", reuse, 0))
+        self._trace = trace
         self._lock = threading.Lock()
         self._closed = False
         self._channel: grpc.Channel | None = None
@@ -74,7 +88,7 @@ class Client:
             max_age=max_age,
             request_id=request_id,
         )
-        return self._ask(messages.check(question), timeout)
+        return self._check(question, timeout)
 
     def check_input(
         self,
@@ -86,7 +100,7 @@ class Client:
         timeout: float | None = None,
     ) -> Answer:
         """The same for any JSON object as `input`."""
-        return self._ask(messages.check(Question(document, policy, max_age, request_id)), timeout)
+        return self._check(Question(document, policy, max_age, request_id), timeout)
 
     def check_many(self, questions: Iterable[Question], *, timeout: float | None = None) -> CheckBatch:
         """Asks all in one call, of one policy revision; a question that cannot be decided denies alone."""
@@ -135,6 +149,17 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check(self, question: Question, timeout: float | None) -> Answer:
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        check = messages.check(question)
+        known = self._reuse.get(check) if self._unusable() is None else None
+        if known is not None:
+            return known
+        asked = time.monotonic()
+        answer = self._ask(check, seconds)
+        self._reuse.put(check, answer, asked)
+        return answer
+
     def _ask(self, exchange: Exchange[T], timeout: float | None) -> T:
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         failure = self._unusable()
@@ -142,7 +167,7 @@ class Client:
             return exchange.refuse(failure)
         call = self._calls.get(exchange.method) or self._connect(exchange.method)
         try:
-            reply = call(exchange.message, timeout=seconds)
+            reply = call(exchange.message, timeout=seconds, metadata=current_context() if self._trace else None)
         except grpc.RpcError as error:
             return exchange.refuse(failures.of_status(error.code(), error.details()))
         except ValueError:

@@ -3,14 +3,16 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from sark_pdp.client import Answer, AsyncClient, Client
+from sark_pdp.client import Answer, AsyncClient, Client, Question
 from sark_pdp.errors import SettingsError
 from tests.fix_client import Behaviour, Connect, ask, assert_denied, fake_pdp, serving
 
@@ -101,6 +103,71 @@ def test_unavailable_is_tried_again_and_other_failures_are_not(connect_client: C
             answer = ask(connect_client(address, timeout=30))
         assert len(seen) == attempts
         assert answer.allow is (attempts == 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts"),
+    [
+        # No decision was made, as far as anybody can tell: asking again is the same question once more.
+        (grpc.StatusCode.UNAVAILABLE, 3),
+        # All others may have been decided, or would be refused again, or are asked to wait.
+        *((code, 1) for code in grpc.StatusCode if code not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)),
+    ],
+)
+def test_a_question_is_asked_again_only_where_that_is_safe(
+    connect_client: Connect, code: grpc.StatusCode, attempts: int
+) -> None:
+    """Also for a batch and a filter; never more than three times in all."""
+    seen: list[str] = []
+
+    def fail(method: str, _message: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append(method)
+        context.abort(code, "so it is")
+
+    questions: list[Callable[[Any], Any]] = [
+        ask,
+        lambda client: client.check_many([Question({})]),
+        lambda client: client.filter(action="tool:list", resources=[{}]),
+    ]
+    for question in questions:
+        with serving(fail) as address:
+            assert not question(connect_client(address, timeout=30))
+        assert len(seen) == attempts
+        seen.clear()
+
+
+@pytest.mark.parametrize(("pushback", "attempts"), [("-1", 1), ("300", 2), ("nonsense", 1)])
+def test_a_decision_point_may_say_when_to_ask_again_or_not_to(
+    connect_client: Connect, pushback: str, attempts: int
+) -> None:
+    """`grpc-retry-pushback-ms`, as of the proposal A6 of gRPC."""
+    seen: list[float] = []
+
+    def fail_first(method: str, message: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append(time.monotonic())
+        if len(seen) == 1:
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", pushback),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        return fake_pdp(method, message, context)
+
+    with serving(fail_first) as address:
+        assert ask(connect_client(address, timeout=30)).allow is (attempts == 2)
+    assert len(seen) == attempts
+    if attempts == 2:
+        assert seen[1] - seen[0] >= 0.29
+
+
+def test_no_question_is_asked_again_after_its_deadline(connect_client: Connect) -> None:
+    seen: list[str] = []
+
+    def fail(method: str, _message: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append(method)
+        context.set_trailing_metadata((("grpc-retry-pushback-ms", "60000"),))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+
+    with serving(fail) as address:
+        assert not ask(connect_client(address, timeout=1))
+    assert len(seen) <= 1
 
 
 def test_a_decision_point_that_comes_back_is_found_again(connect_client: Connect, short_dir: Path) -> None:
