@@ -113,6 +113,11 @@ class Batcher:
             return self._problem or "the database does not answer"
         return self._problem
 
+    async def wait_for_room(self) -> None:
+        """Until there is room for something. A message waits in a third of the memory that its rows would take."""
+        async with self._room:
+            await self._room.wait_for(lambda: self._bytes < self._max_bytes)
+
     async def submit(self, portion: Portion) -> None:
         """Takes events as soon as there is room for them; `portion.committed` tells the rest."""
         async with self._room:

@@ -6,6 +6,7 @@ another type are NULL. The payload itself is stored beside them byte for byte.
 """
 
 import ipaddress
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -32,6 +33,10 @@ COPY_END: Final = b"\xff\xff"
 MOST_CHARACTERS: Final = 512
 """Of a text column: an index entry of more than 2,704 bytes is refused."""
 
+_DEEPEST: Final = 1000
+"""Levels of JSON: jsonb refuses what would overflow the server's stack, which has room for many times as many."""
+_TEXTS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS: Final = re.compile(rb"[\[\]{}]")
 _ANCHORS: Final = frozenset({STARTED, STOPPED, CHECKPOINT})
 _NULL: Final = b"\xff\xff\xff\xff"
 _FIELDS: Final = len(NAMES).to_bytes(2)
@@ -162,7 +167,7 @@ def text_of(value: str) -> str:
 def details_of(columns: Columns) -> bytes | None:
     """JSON that jsonb can hold; None where there is none."""
     raw = bytes(columns.details)
-    if raw == b"null":
+    if raw == b"null" or _is_too_deep(raw):
         return None
     # Only an escape can stand for a NUL or for half a character.
     if b"\\u" not in raw and raw.isascii():
@@ -172,6 +177,17 @@ def details_of(columns: Columns) -> bytes | None:
         return msgspec.json.encode(_clean(decoded)) if b"\\u0000" in raw else raw
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _is_too_deep(raw: bytes) -> bool:
+    if raw.count(b"[") + raw.count(b"{") <= _DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(_TEXTS.sub(b"", raw)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def microseconds_of(point: datetime) -> int:

@@ -20,6 +20,8 @@ _WINDOW_BYTES: Final = 8 << 20
 """Of one stream that are not committed yet; it is not read on until some are."""
 _LONGEST_SOURCE: Final = 512
 """Characters: what its column holds."""
+_MOST_EVENTS: Final = 10_000
+"""Of one message, of which a sidecar sends some 256: each takes memory, however small it is."""
 _LAST_SEQUENCE: Final = 2**63 - 1
 
 _log = logging.getLogger(__name__)
@@ -123,6 +125,7 @@ class Ingest:
 
     async def _read(self, stream: _Stream, messages: AsyncIterator[bytes]) -> None:
         async for message in messages:
+            await self._batcher.wait_for_room()
             for portion in self._portions(stream, message):
                 await self._batcher.submit(portion)
                 stream.submitted(portion)
@@ -133,6 +136,10 @@ class Ingest:
             batch = audit_pb2.Batch.FromString(message)
         except Exception as error:  # protobuf's decode error has no public name that stays
             raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "the message is no Batch", "malformed") from error
+        if len(batch.events) > _MOST_EVENTS:
+            raise _RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, f"events: expected at most {_MOST_EVENTS} in a message", "malformed"
+            )
         portions = []
         for source, events in groupby(batch.events, key=lambda event: event.source or batch.source):
             self._check(source, stream.names)

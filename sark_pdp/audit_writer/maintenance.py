@@ -81,6 +81,9 @@ class Maintenance:
             except (psycopg.Error, DatabaseError) as error:
                 # A lock that somebody held, or no database: the next pass does what is left.
                 _log.warning("maintenance was broken off", extra={"error": " ".join(str(error).split())})
+            except Exception:  # noqa: BLE001
+                # A thread that ended would make no days any more.
+                _log.exception("maintenance failed; it is tried again")
             if self._stopped.wait(_INTERVAL):
                 return
 
@@ -96,6 +99,7 @@ def _apply_policies(connection: psycopg.Connection[Any], keeping: Keeping) -> No
     """Replaces a policy of TimescaleDB that is not as configured."""
     wanted = (
         ("audit_events", "retention", "drop_after", keeping.retention),
+        ("audit_events_hourly", "retention", "drop_after", keeping.retention),
         ("audit_events", "compression", "compress_after", keeping.compress_after),
     )
     for table, kind, key, value in wanted:

@@ -15,9 +15,12 @@ _OFFERED = """
 SELECT current_setting('timescaledb.disable_load', true) IS NOT NULL
     AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
 """
-_IS_HYPERTABLE = (
-    "SELECT EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = 'audit_events')"
+_IS_HYPERTABLE = """
+SELECT EXISTS (
+    SELECT FROM timescaledb_information.hypertables
+    WHERE format('%I.%I', hypertable_schema, hypertable_name)::regclass = to_regclass('audit_events')
 )
+"""
 
 
 class Form(Enum):
@@ -37,7 +40,13 @@ def migrations(form: Form) -> list[Migration]:
 
 
 def form_to_migrate(connection: psycopg.Connection[Any]) -> Form:
-    """The form that the store has, or is to get: with TimescaleDB where the server offers and has loaded it."""
+    """The form that the store has, or is to get: with TimescaleDB where the server offers and has loaded it.
+
+    Raises DatabaseError for a database that cannot hold every text.
+    """
+    row = connection.execute("SELECT current_setting('server_encoding')").fetchone()
+    if row != ("UTF8",):
+        raise DatabaseError("the database is not kept in UTF8; make one with CREATE DATABASE … ENCODING 'UTF8'")
     if connection.execute(_TABLES).fetchone() == (True,):
         return form_of(connection)
     return Form.TIMESCALE if offers_timescale(connection) else Form.PLAIN

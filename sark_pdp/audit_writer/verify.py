@@ -50,7 +50,8 @@ ORDER BY 2, 3, 1
 """  # noqa: S608  (constants)
 _CHUNKS: Final = (
     "SELECT floor(extract(epoch FROM range_start - timestamptz '2000-01-01 00:00:00+00') / 86400)::int"
-    " FROM timescaledb_information.chunks WHERE hypertable_name = 'audit_events'"
+    " FROM timescaledb_information.chunks"
+    " WHERE format('%I.%I', hypertable_schema, hypertable_name)::regclass = to_regclass('audit_events')"
 )
 
 

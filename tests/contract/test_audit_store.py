@@ -1,98 +1,22 @@
 """What the tables of the audit trail promise, on plain PostgreSQL and, where the server offers it, on TimescaleDB."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
-import psycopg
 import pytest
-import uuid_utils
-from psycopg_pool import ConnectionPool
 
 from sark_pdp._proto.audit_pb2 import Filter, SearchRequest
 from sark_pdp.audit.source import CHECKPOINT
-from sark_pdp.audit_writer.columns import Row, row_of
-from sark_pdp.audit_writer.maintenance import Keeping, maintain
-from sark_pdp.audit_writer.questions import Questions
-from sark_pdp.audit_writer.schema import Form, form_of, migrations, offers_timescale
-from sark_pdp.audit_writer.sessions import ASKING, MAINTAINING, WRITING, session_of
+from sark_pdp.audit_writer.columns import row_of
+from sark_pdp.audit_writer.schema import Form
+from sark_pdp.audit_writer.sessions import WRITING, session_of
 from sark_pdp.audit_writer.store import EventStore, Rejection, Written
 from sark_pdp.errors import DatabaseError, InvalidRequestError
 from sark_pdp.postgres.connections import connect
-from sark_pdp.postgres.migrations import migrate
 from tests.fix_postgres import NewDatabase
-
-KEEPING = Keeping(timedelta(days=90), timedelta(days=7))
-SOURCE = "pod-1/0123456789abcdef"
-
-
-class Trail:
-    """A database with the tables, and what works on it."""
-
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
-        self.store = EventStore(lambda: connect(session_of(dsn, WRITING), "test"))
-        self.pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(
-            session_of(dsn, ASKING), min_size=1, max_size=2, kwargs={"autocommit": True}, open=True
-        )
-        self.questions = Questions(self.pool)
-
-    def all(self, query: str) -> list[Any]:
-        with connect(session_of(self.dsn, MAINTAINING), "test") as connection:
-            return connection.execute(query.encode()).fetchall()
-
-    def maintain(self, keeping: Keeping = KEEPING) -> bool:
-        with connect(session_of(self.dsn, MAINTAINING), "test") as connection:
-            return maintain(connection, keeping)
-
-    def close(self) -> None:
-        self.pool.close()
-        self.store.close()
-
-
-@pytest.fixture(params=list(Form), ids=lambda form: str(form.value))
-def trail(request: pytest.FixtureRequest, new_database: NewDatabase) -> Iterator[Trail]:
-    dsn = new_database()
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        if request.param is Form.TIMESCALE and not offers_timescale(connection):
-            pytest.skip("no timescaledb is loaded here; `make test-timescale PG_CONFIG=…` runs on a server with it")
-        assert len(list(migrate(connection, migrations(request.param)))) >= 2
-        assert list(migrate(connection, migrations(request.param))) == []
-        assert form_of(connection) is request.param
-    made = Trail(dsn)
-    yield made
-    made.close()
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def event(sequence: int, **columns: Any) -> Row:
-    """A row of a decision; `chain` and `payload` are stored as they are."""
-    values = {
-        "id": str(uuid_utils.uuid7()),
-        "timestamp": now().isoformat().replace("+00:00", "Z"),
-        "source": SOURCE,
-        "sequence": sequence,
-        "event_type": "authorization_denied",
-        "severity": "medium",
-        "user_id": "alice",
-        "user_email": None,
-        "server_id": "srv-1",
-        "tool_name": "search",
-        "decision": "deny",
-        "policy_id": "sark/mcp/decision",
-        "policy_revision": "r1",
-        "ip_address": "10.0.0.7",
-        "user_agent": "test",
-        "request_id": f"request-{sequence}",
-        "details": {"reason": "no"},
-        **columns,
-    }
-    return row_of(values["source"], sequence, sequence.to_bytes(32), msgspec.json.encode(values))
+from tests.fix_store import SOURCE, Trail, event, now
 
 
 def test_a_batch_is_stored_once_however_often_it_is_written(trail: Trail) -> None:
@@ -150,23 +74,6 @@ def test_an_event_that_the_database_refuses_is_set_aside_alone(trail: Trail) -> 
     assert trail.store.write(rows, [rejection]) == Written(duplicates=19, rejected=2)
     rejected = trail.all("SELECT source, sequence, payload, code FROM audit_rejected ORDER BY sequence")
     assert rejected == [(SOURCE, 7, payload, "22003"), (SOURCE, 50, b"nonsense", "")]
-
-
-@pytest.mark.parametrize("age", [timedelta(days=-400), timedelta(days=3), timedelta(days=100), timedelta(days=15000)])
-def test_an_event_of_any_day_is_stored(trail: Trail, age: timedelta) -> None:
-    assert trail.store.write([event(1), event(2, timestamp=(now() - age).isoformat())]) == Written(inserted=2)
-
-
-def test_an_event_older_than_the_retention_is_stored_and_goes_with_its_day(trail: Trail) -> None:
-    trail.store.write([event(1), event(2, timestamp=(now() - timedelta(days=91, hours=1)).isoformat())])
-    if trail.all("SELECT FROM pg_extension WHERE extname = 'timescaledb'"):
-        pytest.skip("a job of TimescaleDB does it, by its own clock")
-    assert trail.maintain()
-    assert trail.all("SELECT sequence FROM audit_events") == [(1,)]
-    # The day has no partition now, which the store does not know yet.
-    with pytest.raises(psycopg.errors.CheckViolation):
-        trail.store.write([event(3, timestamp=(now() - timedelta(days=91, hours=1)).isoformat())])
-    assert trail.store.write([event(3, timestamp=(now() - timedelta(days=91, hours=1)).isoformat())]).inserted == 1
 
 
 def test_checkpoints_are_copied_to_where_no_retention_is(trail: Trail) -> None:
@@ -266,7 +173,7 @@ def test_counts_are_those_of_the_events_before_and_after_each_pass_late_ones_inc
         trail.store.write(rows)
         assert trail.maintain()
         assert counts(trail) == counted(trail)
-    if not trail.all("SELECT FROM pg_extension WHERE extname = 'timescaledb'"):
+    if trail.form is Form.PLAIN:
         assert sum(row[0] for row in trail.all("SELECT sum(count) FROM audit_hourly_counts")) > number // 2
     assert trail.all("SELECT hour FROM audit_late_hours WHERE hour < now() - interval '2 hours'") == []
 
@@ -289,9 +196,3 @@ def test_an_event_whose_place_another_one_has_is_rejected_and_not_taken_for_stor
     assert trail.all("SELECT user_id FROM audit_events") == [("alice",)]
     rejected = trail.all("SELECT source, sequence, code, payload FROM audit_rejected")
     assert [(*columns, bytes(payload)) for *columns, payload in rejected] == [(other.source, 7, "23505", other.payload)]
-
-
-def test_a_batch_may_be_about_more_days_than_one_transaction_has_room_for(trail: Trail) -> None:
-    rows = [event(day, timestamp=(now() - timedelta(days=day)).isoformat()) for day in range(1, 80)]
-    assert trail.store.write(rows, []) == Written(inserted=len(rows))
-    assert trail.store.write(rows, []) == Written(duplicates=len(rows))

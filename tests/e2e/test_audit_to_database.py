@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import psycopg
 import pytest
 
-from sark_pdp.audit_writer.schema import Form, migrations
+from sark_pdp.audit_writer.schema import form_to_migrate, migrations
 from sark_pdp.postgres.migrations import migrate
 from tests.fix_native import Channel, events, wait_until, wire_policy
 from tests.fix_serve import Serve, Sidecar, free_port
@@ -53,7 +53,7 @@ class WriterProcess:
 def store(database: str) -> str:
     """The DSN of a database with the tables of the store."""
     with psycopg.connect(database, autocommit=True) as connection:
-        list(migrate(connection, migrations(Form.PLAIN)))
+        list(migrate(connection, migrations(form_to_migrate(connection))))
     return database
 
 

@@ -11,15 +11,15 @@ from click.testing import CliRunner
 from sark_pdp.audit.chain import FIRST, link
 from sark_pdp.audit.source import Source, Tail
 from sark_pdp.audit_writer.columns import row_of
-from sark_pdp.audit_writer.schema import Form, migrations
+from sark_pdp.audit_writer.schema import Form
 from sark_pdp.audit_writer.sessions import WRITING, session_of
 from sark_pdp.audit_writer.store import EventStore, Rejection
 from sark_pdp.cli import main
 from sark_pdp.model import Outcome
 from sark_pdp.postgres.connections import connect
-from sark_pdp.postgres.migrations import migrate
 from tests.fix_audit import NOON, ManualClock, a_record
 from tests.fix_postgres import NewDatabase
+from tests.fix_store import make_store
 
 KEY = b"k" * 32
 ODD = {
@@ -42,8 +42,6 @@ def sealed(source: Source, days: int = 0) -> list[Any]:
 
 def store_two(dsn: str, key: bytes | None) -> tuple[str, str]:
     """Two runs of a process, the first ended by a kill after 7 events, the second after 14 by a stop."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        list(migrate(connection, migrations(Form.PLAIN)))
     clock = ManualClock()
     first, second = Source("pod", 1, key, clock), Source("pod", 2, key, clock)
     events = [(first.name, [first.started(None), *sealed(first)])]
@@ -66,8 +64,10 @@ def store_two(dsn: str, key: bytes | None) -> tuple[str, str]:
 class Stored:
     """A trail that a test may change."""
 
-    def __init__(self, dsn: str, key: bytes | None, folder: Path) -> None:
+    def __init__(self, dsn: str, key: bytes | None, folder: Path, form: Form) -> None:
         self.dsn = dsn
+        self.form = form
+        make_store(dsn, form)
         self.first, self.second = store_two(dsn, key)
         self._key = folder / "chain.key"
         self._key.write_bytes(KEY)
@@ -80,6 +80,18 @@ class Stored:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def compress(self) -> None:
+        """All days, where they can be."""
+        if self.form is Form.TIMESCALE:
+            self.execute("SELECT compress_chunk(c) FROM show_chunks('audit_events') c")
+
+    def drop_first_day(self) -> None:
+        """As the retention does."""
+        if self.form is Form.TIMESCALE:
+            self.execute("SELECT drop_chunks('audit_events', older_than => timestamptz '2026-01-02 00:00:00+00')")
+        else:
+            self.execute("DROP TABLE audit_events_20260101")
+
     def verify(self, *arguments: str, keyed: bool = True) -> tuple[int, dict[str, Any]]:
         given = [*(self._key_file if keyed else []), *arguments, "--json"]
         result = CliRunner().invoke(main, ["audit", "verify", "--dsn", self.dsn, *given])
@@ -88,13 +100,13 @@ class Stored:
 
 
 @pytest.fixture
-def stored(new_database: NewDatabase, tmp_path: Path) -> Stored:
-    return Stored(new_database(), KEY, tmp_path)
+def stored(new_database: NewDatabase, tmp_path: Path, form: Form) -> Stored:
+    return Stored(new_database(), KEY, tmp_path, form)
 
 
 @pytest.fixture
-def keyless(new_database: NewDatabase, tmp_path: Path) -> Stored:
-    return Stored(new_database(), None, tmp_path)
+def keyless(new_database: NewDatabase, tmp_path: Path, form: Form) -> Stored:
+    return Stored(new_database(), None, tmp_path, form)
 
 
 def findings(report: dict[str, Any]) -> str:
@@ -164,6 +176,27 @@ def test_each_change_is_found(stored: Stored, statement: str, finding: str) -> N
     assert finding in findings(report)
 
 
+def test_days_that_were_compressed_verify_and_changes_in_them_are_found(stored: Stored) -> None:
+    stored.compress()
+    code, report = stored.verify()
+    assert (code, report["events"], findings(report)) == (0, 21, "")
+    stored.execute("UPDATE audit_events SET user_id = 'eve' WHERE FIRST AND sequence = 3")
+    stored.execute("DELETE FROM audit_events WHERE SECOND AND sequence = 4")
+    stored.compress()
+    code, report = stored.verify()
+    assert code == 1
+    assert "the column user_id of event 3 is not what its payload says" in findings(report)
+    assert "events 4 to 4 are missing" in findings(report)
+
+
+def test_events_that_are_gone_from_days_that_are_here_are_missing_though_others_expired(stored: Stored) -> None:
+    stored.drop_first_day()
+    stored.execute("DELETE FROM audit_events WHERE SECOND AND sequence = 10")
+    code, report = stored.verify()
+    assert code == 1
+    assert "events 10 to 10 are missing" in findings(report)
+
+
 def test_a_chain_that_was_recomputed_without_the_key_is_found(stored: Stored) -> None:
     forged, chain = link(None), FIRST
     with psycopg.connect(stored.dsn, autocommit=True) as connection:
@@ -183,7 +216,7 @@ def test_a_chain_that_was_recomputed_without_the_key_is_found(stored: Stored) ->
 
 
 def test_days_that_the_retention_dropped_are_no_difference_and_counted(stored: Stored) -> None:
-    stored.execute("DROP TABLE audit_events_20260101")
+    stored.drop_first_day()
     code, report = stored.verify()
     assert (code, findings(report)) == (0, "")
     by_source = {it["source"]: it for it in report["sources"]}

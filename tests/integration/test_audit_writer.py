@@ -16,7 +16,7 @@ import pytest
 import uuid_utils
 
 from sark_pdp._proto.audit_pb2 import Ack, Batch, Event, Filter, HourlyCountsResponse, SearchRequest, SearchResponse
-from sark_pdp.audit_writer.schema import Form, migrations
+from sark_pdp.audit_writer.schema import form_to_migrate, migrations
 from sark_pdp.postgres.migrations import migrate
 from tests.fix_postgres import PostgresServer, StartPostgres
 from tests.fix_serve import free_port
@@ -117,7 +117,7 @@ def event(sequence: int, source: str = SOURCE, **columns: Any) -> Event:
 @pytest.fixture
 def store(database: str) -> str:
     with psycopg.connect(database, autocommit=True) as connection:
-        list(migrate(connection, migrations(Form.PLAIN)))
+        list(migrate(connection, migrations(form_to_migrate(connection))))
     return database
 
 
@@ -208,7 +208,7 @@ def test_an_outage_keeps_the_stream_open_and_loses_nothing(
 ) -> None:
     server: PostgresServer = start_postgres()
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        list(migrate(connection, migrations(Form.PLAIN)))
+        list(migrate(connection, migrations(form_to_migrate(connection))))
     writer = start(server.dsn())
     stream = Stream(channel_to(writer))
     stream.send(event(1))
@@ -246,6 +246,15 @@ def test_what_no_sidecar_sends_ends_the_stream(
     assert stream.wait_refused() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_more_events_than_any_sidecar_sends_at_once_end_the_stream(
+    store: str, start: Start, channel_to: Connect
+) -> None:
+    stream = Stream(channel_to(start(store)))
+    stream.send(*(Event(sequence=number) for number in range(1, 10_002)))
+    assert stream.wait_refused() is grpc.StatusCode.INVALID_ARGUMENT
+    assert sequences(store) == []
+
+
 def test_an_event_in_the_name_of_another_source_is_set_aside(store: str, start: Start, channel_to: Connect) -> None:
     stream = Stream(channel_to(start(store)))
     stream.send(event(1), event(2, source="pod-2/ff"), Event(sequence=3, payload=b"\xff"), event(4))
@@ -265,7 +274,7 @@ def test_without_the_tables_it_waits_for_the_migration(database: str, start: Sta
     stream.send(event(1))
     wait_for(lambda: "sark-pdp db migrate" in writer.get("/readyz")[1])
     with psycopg.connect(database, autocommit=True) as connection:
-        list(migrate(connection, migrations(Form.PLAIN)))
+        list(migrate(connection, migrations(form_to_migrate(connection))))
     stream.wait_acknowledged(1)
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sark_pdp.audit_writer.batcher import portion_of
-from sark_pdp.audit_writer.columns import UnstorableError, row_of
+from sark_pdp.audit_writer.columns import UnstorableError, columns_of, details_of, row_of
 
 SOURCE = "pod-1/0123456789abcdef"
 COLUMNS: dict[str, Any] = {
@@ -46,3 +46,19 @@ def test_a_rejected_event_counts_all_its_bytes() -> None:
     portion = portion_of(SOURCE, [(1, chain, b"nonsense")], lambda _sequence: None)
     assert portion.rejections
     assert portion.size > len(chain)
+
+
+@pytest.mark.parametrize(
+    ("details", "stored"),
+    [
+        (b"[" * 1001 + b"]" * 1001, False),
+        (b'{"a":' * 1001 + b"0" + b"}" * 1001, False),
+        (b"[" * 900 + b"]" * 900, True),
+        (b'["' + b"[" * 2000 + b'"]', True),
+        (b'["\\"' + b"[" * 2000 + b'\\\\"]', True),
+        (b"[" + b",".join([b"[]"] * 2000) + b"]", True),
+    ],
+)
+def test_details_that_would_overflow_the_stack_of_the_server_are_no_column(details: bytes, stored: bool) -> None:
+    columns = msgspec.structs.replace(columns_of(payload()), details=msgspec.Raw(details))
+    assert details_of(columns) == (details if stored else None)
