@@ -14,6 +14,8 @@ GHZ_VERSION := v0.93.0
 GRPC_GO_VERSION := v1.85.0
 # The last one that can be named by a version: later ones have a go.mod that does not say v2.
 H2SPEC_VERSION := v2.2.1+incompatible
+HELM_VERSION := v3.22.0
+KUBECONFORM_VERSION := v0.8.0
 # What OPA_VERSION asks for in its go.mod.
 GO_NEEDED := 1.26
 
@@ -26,6 +28,7 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 LOCKED := --require-hashes --no-deps --only-binary :all:
 OPA := .tools/bin/opa
+KUBERNETES := tests/kubernetes/apiserver
 FRONT := $(wildcard front/Cargo.* front/src/*.rs front/src/*/*.rs)
 # The packed bundle lies among its sources.
 POLICIES := --ignore '*.tar.gz' policies
@@ -40,13 +43,16 @@ run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set k
 
 .PHONY: test
 test: MAY_INSTALL := yes
-test: .venv/.dev tools h2load postgres redis lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
+test: .venv/.dev tools h2load postgres redis kubernetes lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest --hypothesis-profile repeatable $(ARGS)
 	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest --hypothesis-profile repeatable -m carried tests/contract $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
 
 .PHONY: tools
 tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) .tools/h2spec-$(H2SPEC_VERSION)
 tools: .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go
+
+.PHONY: kubernetes
+kubernetes: .tools/kubernetes .tools/helm-$(HELM_VERSION) .tools/kubeconform-$(KUBECONFORM_VERSION) ## Build etcd, the Kubernetes API server, kubectl, helm, kubeconform; 8 minutes
 
 .PHONY: h2load
 h2load: ## Install h2load, which only Debian's packages have, for `make test`
@@ -243,8 +249,39 @@ clean: ## Remove what was installed and built
 	@$(call go-install,grpc-client,google.golang.org/grpc/interop/client@$*)
 	mv .tools/bin/client .tools/bin/grpc-client
 
+.tools/helm-%:
+	@$(call go-install,helm,helm.sh/helm/v3/cmd/helm@$*)
+
+.tools/kubeconform-%:
+	@$(call go-install,kubeconform,github.com/yannh/kubeconform/cmd/kubeconform@$*)
+
+# Versions are those of go.mod. Helm asks the server for its own, which Kubernetes' own build would put in.
+.tools/kubernetes: $(wildcard $(KUBERNETES)/go.*)
+	@$(call go-needed,kube-apiserver)
+	export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOBIN="$(CURDIR)/.tools/bin"
+	cd $(KUBERNETES)
+	version=$$($(GO) list -m -f '{{.Version}}' k8s.io/kubernetes)
+	echo "building Kubernetes $$version"
+	rm -f "$(CURDIR)/$@"
+	mkdir -p "$$GOBIN"
+	IFS=. read -r major minor _ <<< "$${version#v}"
+	told=k8s.io/component-base/version
+	nice $(GO) install -ldflags "-s -w -X $$told.gitVersion=$$version -X $$told.gitMajor=$$major -X $$told.gitMinor=$$minor" \
+		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl go.etcd.io/etcd/server/v3
+	mv "$$GOBIN/server" "$$GOBIN/etcd"
+	touch "$(CURDIR)/$@"
+
 # A value in GOFLAGS, even a needless one, replaces what the machine has set, such as -mod=vendor.
 define go-install
+$(call go-needed,$(1))
+echo "building $(2)"
+rm -f .tools/$(1)-*
+mkdir -p .tools/bin
+env CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOBIN="$(CURDIR)/.tools/bin" $(GO) install "$(2)"
+touch $@
+endef
+
+define go-needed
 missing="$(1) is built from source with Go $(GO_NEEDED) or newer; see https://go.dev/doc/install"
 if [ -z "$(GO)" ]; then
 	echo "$$missing (no go on PATH or in /usr/local/go)" >&2
@@ -257,9 +294,4 @@ if [ "$$newest" != "$$version" ] && [[ "$$($(GO) env GOTOOLCHAIN)" != *auto ]]; 
 	echo "$$missing ($(GO) is $$version)" >&2
 	exit 1
 fi
-echo "building $(2)"
-rm -f .tools/$(1)-*
-mkdir -p .tools/bin
-env CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOBIN="$(CURDIR)/.tools/bin" $(GO) install "$(2)"
-touch $@
 endef
