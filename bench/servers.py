@@ -83,6 +83,7 @@ def serving(folder: Path, settings: Settings | None = None, core: int = SERVER_C
     """`sark-pdp serve` on the default bundle, its state in the folder; exits the script where it does not start."""
     values = {
         "listen.grpc": f"127.0.0.1:{free_port()}",
+        "listen.http": "",
         "listen.metrics": f"127.0.0.1:{free_port()}",
         "listen.admin": f"unix://{folder}/admin.sock",
         "state_dir": f"{folder}/state",

@@ -38,6 +38,7 @@ from sark_pdp.transport.tls import Tls
 
 if TYPE_CHECKING:
     from sark_pdp.engine.bundles.manager import Bundles
+    from sark_pdp.http_api import HttpApi
     from sark_pdp.registry import Registry
     from sark_pdp.transport.principal.principals import Principals
 
@@ -144,6 +145,11 @@ class App:
         reviewed = ext_authz.ReviewedDecider(decider, answers)
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
+        violations = Violations(audit)
+        principals, tls = self._principals(violations), self._tls(violations)
+        questions = self._questions(principals)
+        http = self._http(native_service, questions, metrics, tls)
+        collectors += [] if http is None else [http.metrics]
         self._start_probes(metrics, trail, stores, collectors)
         bundles = self._bundles = supplied(
             settings.policy.bundles,
@@ -153,9 +159,11 @@ class App:
         )
         sources = admin.Sources(self.readiness, bundles.states, stores, trail.statistics, self._warnings)
         administration = admin.methods(sources, bundles.reload, Invalidations(caches.generations, audit).invalidate)
-        violations = Violations(audit)
-        decisions = self._methods(native_service, envoy_service, answers, self._principals(violations))
-        self._start_servers(decisions, administration, metrics, self._tls(violations))
+        decisions = self._methods(native_service, questions, envoy_service, answers, principals)
+        self._start_servers(decisions, administration, metrics, tls)
+        if http is not None:
+            self._running.callback(lambda: http.stop(self._grace()))
+            self.listening["listen.http"] = http.start()
         # A thread that wants to answer waits this long for one that runs Python: 5 ms by default, each time.
         sys.setswitchinterval(_SWITCH_INTERVAL)
         # What was built so far lives as long as the process: the collector need not look at it again. Policies do not.
@@ -198,16 +206,29 @@ class App:
     def _warnings(self) -> list[str]:
         return [*self._missing, *(problem for problems in self._problems for problem in problems())]
 
+    def _questions(self, principals: "Principals | None") -> native.Questions:
+        limits = self._settings.limits
+        documents = Documents(limits.max_input_bytes, limits.max_depth, limits.max_values)
+        return native.Questions(documents, self._settings.policy.entrypoint, principals)
+
+    def _http(
+        self, service: DecisionService, questions: native.Questions, metrics: Metrics, tls: Tls | None
+    ) -> "HttpApi | None":
+        if not self._settings.listen.http:
+            return None
+        from sark_pdp.http_api import HttpApi
+
+        return HttpApi(self._settings, service, questions, metrics, tls)
+
     def _methods(
         self,
         service: DecisionService,
+        questions: native.Questions,
         envoy_service: DecisionService,
         answers: ext_authz.Answers,
         principals: "Principals | None",
     ) -> Methods:
         settings, limits = self._settings, self._settings.limits
-        documents = Documents(limits.max_input_bytes, limits.max_depth, limits.max_values)
-        questions = native.Questions(documents, settings.policy.entrypoint, principals)
         services = (native.SERVICE, _EXT_AUTHZ)
         return {
             **native.methods(service, questions, limits.max_batch),

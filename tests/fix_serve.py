@@ -43,6 +43,8 @@ class Sidecar:
         self.folder = folder
         self.settings: dict[str, object] = {
             "listen.grpc": f"127.0.0.1:{free_port()}",
+            # Off, but where a test asks over it.
+            "listen.http": "",
             "listen.metrics": f"127.0.0.1:{free_port()}",
             "listen.admin": f"unix://{folder / 'admin.sock'}",
             "state_dir": str(folder / "state"),

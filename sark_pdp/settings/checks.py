@@ -1,9 +1,9 @@
 """What no single key shows: files that must exist, and settings that only make sense together."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, TcpAddress, UnixAddress
+from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, Address, TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
 from sark_pdp.settings import l2, principal
 from sark_pdp.settings.bundles import problem_of
@@ -74,17 +74,8 @@ def _check_listeners(settings: Settings, origins: Mapping[str, str]) -> None:
     listen, tls = settings.listen, settings.tls
     if not listen.grpc:
         raise _wrong("listen.grpc", "[]", origins["listen.grpc"], "is empty; expected at least one address")
-    if len(set(listen.grpc)) < len(listen.grpc) or listen.admin in listen.grpc:
-        raise _wrong("listen.grpc", _shown(listen.grpc), origins["listen.grpc"], "names one address twice")
-    for address in listen.grpc:
-        exposed = isinstance(address, TcpAddress) and not address.loopback
-        if exposed and not (tls.cert_file or listen.insecure):
-            raise _wrong(
-                "listen.grpc",
-                f"'{address}'",
-                origins["listen.grpc"],
-                "is reached from other machines; set tls.cert_file and tls.key_file, or listen.insecure to true",
-            )
+    _check_exposed("listen.grpc", listen.grpc, (listen.admin,), settings, origins)
+    _check_exposed("listen.http", listen.http or (), (listen.admin, *listen.grpc, listen.metrics), settings, origins)
     if isinstance(listen.admin, UnixAddress) and len(bytes(listen.admin.path)) > MAX_UNIX_PATH_BYTES:
         raise _wrong(
             "listen.admin",
@@ -99,6 +90,24 @@ def _check_listeners(settings: Settings, origins: Mapping[str, str]) -> None:
             origins["listen.admin"],
             "is TCP without mTLS; set tls.client_ca_file, or expected unix:///path",
         )
+
+
+def _check_exposed(
+    key: str, addresses: Sequence[Address], others: Collection[Address], settings: Settings, origins: Mapping[str, str]
+) -> None:
+    """Of what answers questions: nobody else listens there, and who comes from elsewhere comes over TLS."""
+    if len(set(addresses)) < len(addresses) or not set(addresses).isdisjoint(_fixed(others)):
+        raise _wrong(key, _shown(addresses), origins[key], "names one address twice")
+    for address in addresses:
+        exposed = isinstance(address, TcpAddress) and not address.loopback
+        if exposed and not (settings.tls.cert_file or settings.listen.insecure):
+            problem = "is reached from other machines; set tls.cert_file and tls.key_file, or listen.insecure to true"
+            raise _wrong(key, f"'{address}'", origins[key], problem)
+
+
+def _fixed(addresses: Collection[Address]) -> Collection[Address]:
+    """Without those that stand for any free port."""
+    return [address for address in addresses if not (isinstance(address, TcpAddress) and address.port == 0)]
 
 
 def _check_audit(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -139,7 +148,7 @@ def _check_writer(settings: Settings, origins: Mapping[str, str]) -> None:
             raise _wrong("audit.writer", f"'{address}'", origins["audit.writer"], problem)
 
 
-def _shown(addresses: tuple[object, ...]) -> str:
+def _shown(addresses: Sequence[object]) -> str:
     return str([str(address) for address in addresses])
 
 

@@ -27,8 +27,8 @@ What cannot be used stops the start with one line that names it: an unknown key 
 file. Variables that Kubernetes sets for a service called `sark-pdp` (`SARK_PDP_SERVICE_HOST`, `SARK_PDP_PORT` and the
 like) are passed over.
 
-Outside loopback `listen.grpc` needs `tls.cert_file` and `tls.key_file`, or `listen.insecure`; `listen.admin` over TCP
-needs `tls.client_ca_file` too.
+Outside loopback `listen.grpc` and `listen.http` need `tls.cert_file` and `tls.key_file`, or `listen.insecure`;
+`listen.admin` over TCP needs `tls.client_ca_file` too.
 """
 
 

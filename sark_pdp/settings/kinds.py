@@ -166,7 +166,7 @@ def _optional(inner: Kind) -> Kind:
     return Kind(
         expected=inner.expected,
         schema=inner.schema | {"type": [*inner.schema["type"], "null"]},
-        read=lambda raw: None if raw is None else inner.read(raw),
+        read=lambda raw: None if raw is None or raw == "" else inner.read(raw),
         read_text=lambda text: inner.read_text(text) if text else None,
         show=lambda value: None if value is None else inner.show(value),
     )

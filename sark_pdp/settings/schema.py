@@ -28,6 +28,12 @@ class ListenSettings(Struct, frozen=True, kw_only=True):
         tuple[Address, ...],
         Meta(description="Decisions (native and ext_authz), health and reflection: one address or a list of them."),
     ] = (TcpAddress("127.0.0.1", 9001),)
+    http: Annotated[
+        tuple[Address, ...] | None,
+        Meta(
+            description="Decisions over HTTP/JSON: one address or a list of them; none, or an empty text, turns it off."
+        ),
+    ] = (TcpAddress("127.0.0.1", 9002),)
     metrics: Annotated[TcpAddress, Meta(description="`/metrics`, `/healthz` and `/readyz`, over plain HTTP.")] = (
         TcpAddress("127.0.0.1", 9004)
     )
@@ -39,17 +45,19 @@ class ListenSettings(Struct, frozen=True, kw_only=True):
             "or there is no such variable",
         ),
     ]
-    socket_mode: Annotated[FileMode, Meta(description="Permission bits of the Unix sockets of `listen.grpc`.")] = (
-        FileMode(0o660)
-    )
+    socket_mode: Annotated[
+        FileMode, Meta(description="Permission bits of the Unix sockets of `listen.grpc` and `listen.http`.")
+    ] = FileMode(0o660)
     socket_owner: Annotated[
         str | None,
         Meta(
-            description="Whose the Unix sockets of `listen.grpc` are: `user`, `user:group` or `:group`, "
-            "by name or number. Without it, of the process."
+            description="Whose the Unix sockets of `listen.grpc` and `listen.http` are: `user`, `user:group` or "
+            "`:group`, by name or number. Without it, of the process."
         ),
     ] = None
-    insecure: Annotated[bool, Meta(description="Allows `listen.grpc` outside loopback without TLS.")] = False
+    insecure: Annotated[
+        bool, Meta(description="Allows `listen.grpc` and `listen.http` outside loopback without TLS.")
+    ] = False
 
 
 class BundleSettings(Struct, frozen=True, kw_only=True):
@@ -94,6 +102,14 @@ class PolicySettings(Struct, frozen=True, kw_only=True):
     ext_authz_entrypoint: Annotated[str, Meta(description="Asked for each call of Envoy's ext_authz.")] = (
         "envoy/authz/allow"
     )
+    gateway_entrypoint: Annotated[
+        str | None,
+        Meta(description="Asked by `/api/v1/gateway/authorize`. Without it, `policy.entrypoint`."),
+    ] = None
+    a2a_entrypoint: Annotated[
+        str | None,
+        Meta(description="Asked by `/api/v1/gateway/authorize-a2a`. Without it, `policy.entrypoint`."),
+    ] = None
 
 
 class L1Settings(Struct, frozen=True, kw_only=True):
@@ -153,7 +169,7 @@ class AttributeSettings(Struct, frozen=True, kw_only=True):
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):
-    """TLS of `listen.grpc` and of `listen.admin` over TCP."""
+    """TLS of `listen.grpc`, `listen.http` and `listen.admin` over TCP."""
 
     cert_file: Annotated[Path | None, Meta(description="The server's certificate chain, PEM.")] = None
     key_file: Annotated[Path | None, Meta(description="Its private key, PEM.")] = None
@@ -181,12 +197,16 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     max_concurrent: Annotated[
         int, Meta(description="Calls being answered; on grpcio no more than 64 of them streams and watches.", ge=1)
     ] = 1000
-    max_batch: Annotated[int, Meta(description="Requests of one `CheckBatch`, resources of one `Filter`.", ge=1)] = 1000
+    max_batch: Annotated[
+        int, Meta(description="Requests of one `CheckBatch` or JSON batch, resources of one `Filter`.", ge=1)
+    ] = 1000
     max_depth: Annotated[int, Meta(description="Nesting of an input document.", ge=1, le=200)] = 30
     max_values: Annotated[
         int, Meta(description="Values of a document: to read very many delays everybody's answers.", ge=1)
     ] = 20_000
-    max_message_bytes: Annotated[Bytes, Meta(description="One gRPC message.", ge=1, le=2**31 - 1)] = Bytes(2**22)
+    max_message_bytes: Annotated[Bytes, Meta(description="One gRPC message, or body of HTTP.", ge=1, le=2**31 - 1)] = (
+        Bytes(2**22)
+    )
 
 
 class ShutdownSettings(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ HOME = {"HOME": "/home/eve"}
 
 DEFAULTS = {
     "listen.grpc": ["127.0.0.1:9001"],
+    "listen.http": ["127.0.0.1:9002"],
     "listen.metrics": "127.0.0.1:9004",
     "listen.admin": "unix:///home/eve/.local/state/sark-pdp/run/admin.sock",
     "listen.socket_mode": 0o660,
@@ -27,6 +28,8 @@ DEFAULTS = {
     "transport": "auto",
     "policy.entrypoint": "sark/mcp/decision",
     "policy.ext_authz_entrypoint": "envoy/authz/allow",
+    "policy.gateway_entrypoint": None,
+    "policy.a2a_entrypoint": None,
     "cache.l1.size": 1000,
     "cache.l1.ttl": 10.0,
     "cache.max_staleness": 300.0,
@@ -218,9 +221,17 @@ def test_an_empty_file_sets_nothing(config: Path) -> None:
     assert set(load(config, [], HOME).origins.values()) == {"default"}
 
 
+@pytest.mark.parametrize("nothing", ["", "null", "~", '""', "[]"])
+def test_nothing_turns_a_listener_off_in_a_file_too(config: Path, nothing: str) -> None:
+    config.write_text(f"listen:\n  http: {nothing}\n")
+    assert not load(config, [], HOME).settings.listen.http
+
+
 TEXTS = [
     ("listen.grpc", "[::1]:9001", ["[::1]:9001"]),
     ("listen.grpc", '["127.0.0.1:1", "unix:///run/x"]', ["127.0.0.1:1", "unix:///run/x"]),
+    ("listen.http", "unix:///run/h", ["unix:///run/h"]),
+    ("listen.http", "", None),
     ("listen.insecure", "true", True),
     ("listen.socket_mode", "600", 0o600),
     ("cache.l1.size", "0", 0),
@@ -353,7 +364,7 @@ UNKNOWN = [
     ("cache.l1.sze=1", "cache.l1.sze: there is no such setting (flag); did you mean cache.l1.size?"),
     ("cach.l1.size=1", "did you mean cache.l1.size?"),
     ("cache.l3.url=redis://x", "cache.l3.url: there is no such setting"),
-    ("listen.http=127.0.0.1:9002", "listen.http: there is no such setting"),
+    ("listen.htp=127.0.0.1:9002", "listen.htp: there is no such setting"),
     ("cache=1", "cache: is a section (flag)"),
     ("qqq=1", "`sark-pdp config` lists them"),
     ("cache.l1.size", "expected KEY=VALUE"),
@@ -435,6 +446,10 @@ TOGETHER = [
     (("listen.admin=127.0.0.1:9003",), "listen.admin: '127.0.0.1:9003' (flag) is TCP without mTLS"),
     (("listen.admin=127.0.0.1:9003", CERT, KEY), "is TCP without mTLS"),
     (("listen.admin=unix:///run/a", "listen.grpc=unix:///run/a"), "names one address twice"),
+    (("listen.http=0.0.0.0:9002",), "listen.http: '0.0.0.0:9002' (flag) is reached from other machines"),
+    (("listen.http=127.0.0.1:9001",), "listen.http: ['127.0.0.1:9001'] (flag) names one address twice"),
+    (("listen.http=127.0.0.1:9004",), "names one address twice"),
+    (("listen.http=unix:///run/a", "listen.admin=unix:///run/a"), "names one address twice"),
     ((CERT,), "set tls.key_file too"),
     ((KEY,), "set tls.cert_file too"),
     ((CA,), "set tls.cert_file too"),
@@ -468,6 +483,9 @@ FINE_TOGETHER = [
     ("listen.metrics=0.0.0.0:9004",),
     ("listen.admin=10.0.0.1:9003", CERT, KEY, CA, 'tls.allowed_sans=["ops"]'),
     ("listen.grpc=127.0.0.1:0",),
+    ("listen.grpc=127.0.0.1:0", "listen.http=127.0.0.1:0", "listen.metrics=127.0.0.1:0"),
+    ("listen.http=0.0.0.0:9002", "listen.insecure=true"),
+    ("listen.http=",),
 ]
 
 
