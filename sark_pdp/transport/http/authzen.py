@@ -6,7 +6,7 @@
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sark_pdp.errors import InvalidRequestError, RequestError
 from sark_pdp.interfaces import PolicySet
@@ -40,10 +40,10 @@ class _Options(Struct, frozen=True):
 class _Evaluations(Struct, frozen=True):
     """A body with several evaluations, and what holds for those that do not say otherwise."""
 
-    subject: Raw | None = None
-    action: Raw | None = None
-    resource: Raw | None = None
-    context: Raw | None = None
+    subject: Raw | UnsetType = UNSET
+    action: Raw | UnsetType = UNSET
+    resource: Raw | UnsetType = UNSET
+    context: Raw | UnsetType = UNSET
     evaluations: list[Raw] | None = None
     options: _Options | None = None
 
@@ -99,8 +99,9 @@ class Evaluations:
 
     def _defaults(self, stated: _Evaluations) -> Document:
         documents = self._asking.documents
-        given = {part: getattr(stated, part) for part in _PARTS}
-        return {part: documents.from_json(part, bytes(raw)) for part, raw in given.items() if raw is not None}
+        given = ((part, getattr(stated, part)) for part in _PARTS)
+        texts = {part: bytes(raw) for part, raw in given if raw is not UNSET}
+        return {part: documents.from_json(part, text) for part, text in texts.items() if text != b"null"}
 
     def _request(
         self, call: Call, index: int, item: bytes, defaults: Document, share: int, policies: PolicySet
