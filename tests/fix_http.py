@@ -91,7 +91,7 @@ class HttpClient:
 
     def get(self, path: str, **headers: str) -> Answer:
         """Without a body."""
-        return self.request("GET", path, **headers)
+        return self.request("GET", path, None, **headers)
 
 
 def evaluate(client: HttpClient, case: str | None = None, **fields: Any) -> Any:

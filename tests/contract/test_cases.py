@@ -27,6 +27,7 @@ from sark_pdp.engine.policies import LoadedPolicies, Policies
 from sark_pdp.interfaces import Decider
 from sark_pdp.model import AuditRecord, Json, Outcome, Seconds, Tier
 from sark_pdp.observability.metrics import Metrics
+from sark_pdp.observability.requests import HttpMetrics
 from sark_pdp.projection import Projection
 from sark_pdp.settings import default_bundle
 from sark_pdp.transport import ext_authz, native
@@ -34,8 +35,14 @@ from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.grpc_server import GrpcServer
+from sark_pdp.transport.http.application import application, label
+from sark_pdp.transport.http.asking import Asking, as_stated
+from sark_pdp.transport.http.endpoints import endpoints
+from sark_pdp.transport.http.gate import Gate
+from sark_pdp.transport.http.listener import Listener
 from tests.fix_audit import MemorySink
 from tests.fix_engine import MEBI, StillClock, a_question, a_runtime, prepared
+from tests.fix_http import EVALUATE, HttpClient
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = sorted((ROOT / "tests" / "cases").glob("*.yaml"))
@@ -193,7 +200,7 @@ def test_a_cached_answer_is_the_evaluated_one(name: str, active: LoadedPolicies,
 
 
 class Served:
-    """The services on a real gRPC server, without a cache: the time of the cases is not that of the cache."""
+    """The services on real servers, without a cache: the time of the cases is not that of the cache."""
 
     def __init__(self, policies: Policies) -> None:
         self.audit = MemorySink()
@@ -205,17 +212,25 @@ class Served:
             return DecisionService(policies, decider, self.audit, metrics.decision)
 
         envoy = service(ext_authz.ReviewedDecider(bare, answers))
+        plain = service(bare)
         questions = native.Questions(Documents(MEBI, MAX_DEPTH, 1000), "sark/mcp/decision")
         methods = {
-            **native.methods(service(bare), questions, 100),
+            **native.methods(plain, questions, 100),
             ext_authz.CHECK: ext_authz.ExtAuthz(
                 envoy, answers, "envoy/authz/allow", max_input_bytes=MEBI, max_depth=MAX_DEPTH, max_values=1000
             ),
         }
-        self._server = GrpcServer(methods, Limits(100, 16 * MEBI, 4 * MEBI), metrics)
+        limits = Limits(100, 16 * MEBI, 4 * MEBI)
+        self._server = GrpcServer(methods, limits, metrics)
         address = self._server.listen(TcpAddress("127.0.0.1", 0), "listen.grpc")
         self._server.start()
         self._channel = grpc.insecure_channel(str(address))
+        api = endpoints(Asking(plain, questions, 100, 1000, as_stated), None, None, "1")
+        counted = HttpMetrics([label(each.path) for each in api])
+        self._gate = Gate(limits, metrics.shed.inc)
+        self._listener = Listener(application(api, self._gate, counted), None)
+        self.http = self._listener.listen(TcpAddress("127.0.0.1", 0), "listen.http", 0o600, None)
+        self._listener.start()
 
     def check(self, request: wire.CheckRequest) -> wire.CheckResponse:
         call: Any = self._channel.unary_unary(f"/{native.SERVICE}/Check")
@@ -225,7 +240,15 @@ class Served:
         call: Any = self._channel.unary_unary(ext_authz.CHECK)
         return CheckResponse.FromString(call(request.SerializeToString(), timeout=30))
 
+    def post(self, path: str, document: Any) -> Any:
+        with HttpClient(str(self.http)) as client:
+            answer = client.post(path, document)
+        assert answer.status == 200, answer.body
+        return answer.json
+
     def close(self) -> None:
+        self._listener.stop(Seconds(1.0))
+        self._gate.close()
         self._channel.close()
         self._server.stop(Seconds(1.0))
 
@@ -274,6 +297,39 @@ def test_a_native_caller_is_told_the_decision(name: str, form: Any, served: Serv
     assert answer.policy_revision == read_bundle(default_bundle()).revision
     require_audited(case, served.audit.records.pop(), answer.decision_id)
     assert served.audit.records == []
+
+
+FLAT = {name: case for name, case in CASES.items() if "input" not in case["input"]}
+"""Those whose documents may stand beside `policy`."""
+ASKED_OVER_HTTP = [
+    *[pytest.param(name, False, id=f"{name}-input") for name in CASES],
+    *[pytest.param(name, True, id=f"{name}-flat") for name in FLAT],
+]
+
+
+@pytest.mark.parametrize(("name", "flat"), ASKED_OVER_HTTP)
+def test_a_caller_over_http_is_told_the_decision(name: str, flat: bool, served: Served, clock: StillClock) -> None:
+    case = CASES[name]
+    clock.time_ns = now_ns(case)
+    document = case["input"] if flat else {"input": case["input"]}
+    answer = served.post(EVALUATE, {**document, "policy": case["entrypoint"], "request_id": "a request"})
+    require(case, Outcome[answer["outcome"].upper()], answer["reason"], answer["result"])
+    assert (answer["allow"], answer["tier"]) == (case["want"]["allow"], "evaluated")
+    assert answer["policy_revision"] == read_bundle(default_bundle()).revision
+    require_audited(case, served.audit.records.pop(), answer["decision_id"])
+    assert served.audit.records == []
+
+
+@EVERY
+def test_a_client_of_opas_data_api_is_given_the_result(name: str, served: Served, clock: StillClock) -> None:
+    case = CASES[name]
+    clock.time_ns = now_ns(case)
+    answer = served.post(f"/v1/data/{case['entrypoint']}", {"input": case["input"]})
+    record = served.audit.records.pop()
+    outcome = Outcome[case["want"]["outcome"].upper()]
+    if "result" in answer:
+        require(case, outcome, case["want"]["reason"], answer["result"])
+    require_audited(case, record, answer["decision_id"])
 
 
 def said(value: Any) -> Any:

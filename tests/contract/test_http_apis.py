@@ -207,7 +207,8 @@ def test_opas_clients_get_the_result(wired_api: HttpClient, wired_http: Sidecar,
 
 
 def test_what_is_undefined_has_no_result(wired_api: HttpClient) -> None:
-    for body in ({"input": {"case": "other"}}, {"input": {}}, {}, b""):
+    bodies: list[Any] = [{"input": {"case": "other"}}, {"input": {}}, {}, b""]
+    for body in bodies:
         answer = wired_api.post("/v1/data/wire/decide", body)
         assert (answer.status, set(answer.json)) == (200, {"decision_id"})
 

@@ -1,16 +1,15 @@
 """The documents that bodies of HTTP become: SARK's flat names, its gateway's, AuthZEN's."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from sark_pdp.errors import InvalidRequestError
-from sark_pdp.transport.http.asking import Asking
 from sark_pdp.transport.http.authzen import document_of
 from sark_pdp.transport.http.gateway import Authorize, AuthorizeAgent
 from sark_pdp.transport.http.policy import spelled_out
 
-NOBODY = cast("Asking", None)
+NOBODY: Any = None
 """Documents are made without asking."""
 
 SPELLED: list[tuple[dict[str, Any], dict[str, Any]]] = [
