@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from sark_pdp.addresses import Address, UnixAddress
 from sark_pdp.audit.violations import Violations
 from sark_pdp.caching import Caches
+from sark_pdp.clock import SystemClock
 from sark_pdp.decision.invalidation import Invalidations
 from sark_pdp.decision.service import DecisionService
 from sark_pdp.engine.bundles.reporting import Reporter
@@ -24,7 +25,7 @@ from sark_pdp.errors import StartError
 from sark_pdp.interfaces import Decider, StoreStatistics
 from sark_pdp.model import PolicyRevision, Seconds
 from sark_pdp.observability.bundles import BundleReading
-from sark_pdp.observability.exposition import AuditReadings, Readings, registry
+from sark_pdp.observability.exposition import Readings, registry
 from sark_pdp.observability.http import ProbeListener
 from sark_pdp.observability.metrics import Metrics
 from sark_pdp.settings import Settings
@@ -50,14 +51,6 @@ _LEAST_GRACE: Final = 1.0
 """Seconds that the audit trail gets to be flushed, however long the calls took."""
 
 _log = logging.getLogger(__name__)
-
-
-class SystemClock:
-    """The time of this machine."""
-
-    def now_ns(self) -> int:
-        """Nanoseconds since the epoch, UTC."""
-        return time.time_ns()
 
 
 def _make_folder(folder: Path, setting: str) -> None:
@@ -252,14 +245,10 @@ class App:
         stores: Callable[[], list[StoreStatistics]],
         collectors: list[Collector],
     ) -> None:
-        def audit_readings() -> AuditReadings:
-            now = trail.statistics()
-            return AuditReadings(now.queued, now.spool_bytes, now.dropped, now.ships, now.shipped, now.lag_seconds)
-
         def bundles() -> list[BundleReading]:
             return [BundleReading(it.name, it.revision or it.digest, bool(it.error)) for it in self._states()]
 
-        shown = registry(metrics, Readings(stores, bundles, audit_readings))
+        shown = registry(metrics, Readings(stores, bundles, trail.readings))
         for collector in collectors:
             shown.register(collector)
         listener = ProbeListener(

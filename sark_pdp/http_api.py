@@ -10,7 +10,7 @@ from sark_pdp.observability.requests import HttpMetrics
 from sark_pdp.settings import Settings
 from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.http.application import application, label
-from sark_pdp.transport.http.asking import Asking, as_stated
+from sark_pdp.transport.http.asking import Asking
 from sark_pdp.transport.http.endpoints import endpoints
 from sark_pdp.transport.http.gate import Gate
 from sark_pdp.transport.http.listener import Listener
@@ -25,13 +25,13 @@ class HttpApi:
         self, settings: Settings, service: DecisionService, questions: Questions, metrics: Metrics, tls: Tls | None
     ) -> None:
         limits, policy = settings.limits, settings.policy
-        asking = Asking(service, questions, limits.max_batch, limits.max_values, as_stated)
+        asking = Asking(service, questions, limits.max_batch, limits.max_values)
         served = endpoints(asking, policy.gateway_entrypoint, policy.a2a_entrypoint, version("sark-pdp"))
         self.metrics = HttpMetrics([label(endpoint.path) for endpoint in served])
         self._gate = Gate(
             Limits(limits.max_concurrent, limits.in_flight_bytes, limits.max_message_bytes), metrics.shed.inc
         )
-        self._listener = Listener(application(served, self._gate, self.metrics), tls)
+        self._listener = Listener(application(served, self._gate, self.metrics, wants_pairs=questions.wants_pairs), tls)
         self._settings = settings.listen
 
     def start(self) -> list[Address]:

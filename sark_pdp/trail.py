@@ -13,6 +13,7 @@ from sark_pdp.audit.spool import Spool
 from sark_pdp.audit.statistics import Statistics
 from sark_pdp.interfaces import AuditSink, Clock
 from sark_pdp.model import Seconds
+from sark_pdp.observability.exposition import AuditReadings
 from sark_pdp.settings import AuditSettings, AuditTlsSettings
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Trail:
         return replace(
             now, ships=True, shipped=shipping.shipped, lag_seconds=shipping.lag, shipping_problem=shipping.problem
         )
+
+    def readings(self) -> AuditReadings:
+        """The same for metrics."""
+        now = self.statistics()
+        return AuditReadings(now.queued, now.spool_bytes, now.dropped, now.ships, now.shipped, now.lag_seconds)
 
 
 def _mask(settings: AuditSettings) -> Mask:

@@ -36,7 +36,7 @@ from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.grpc_server import GrpcServer
 from sark_pdp.transport.http.application import application, label
-from sark_pdp.transport.http.asking import Asking, as_stated
+from sark_pdp.transport.http.asking import Asking
 from sark_pdp.transport.http.endpoints import endpoints
 from sark_pdp.transport.http.gate import Gate
 from sark_pdp.transport.http.listener import Listener
@@ -225,7 +225,7 @@ class Served:
         address = self._server.listen(TcpAddress("127.0.0.1", 0), "listen.grpc")
         self._server.start()
         self._channel = grpc.insecure_channel(str(address))
-        api = endpoints(Asking(plain, questions, 100, 1000, as_stated), None, None, "1")
+        api = endpoints(Asking(plain, questions, 100, 1000), None, None, "1")
         counted = HttpMetrics([label(each.path) for each in api])
         self._gate = Gate(limits, metrics.shed.inc)
         self._listener = Listener(application(api, self._gate, counted), None)
@@ -327,6 +327,8 @@ def test_a_client_of_opas_data_api_is_given_the_result(name: str, served: Served
     answer = served.post(f"/v1/data/{case['entrypoint']}", {"input": case["input"]})
     record = served.audit.records.pop()
     outcome = Outcome[case["want"]["outcome"].upper()]
+    assert "warning" not in answer, answer
+    assert ("result" in answer) is (outcome is not Outcome.UNDEFINED)
     if "result" in answer:
         require(case, outcome, case["want"]["reason"], answer["result"])
     require_audited(case, record, answer["decision_id"])

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from sark_pdp.transport.http import bodies_described, openapi
@@ -65,13 +65,14 @@ def answers(path: str) -> Iterator[Any]:
     subject, thing = {"type": "user", "id": "bob"}, {"type": "tool", "id": "t"}
     evaluation = {"subject": subject, "action": {"name": "a"}, "resource": thing}
     for case in cases:
-        yield from {
+        bodies: dict[str, list[Any]] = {
             "/api/v1/policy/evaluate": [{"case": case, "parameters": {"debug": 1, "card": 2}}],
             "/api/v1/policy/batch-evaluate": [[{"case": case}, 3], {"checks": [{"case": case}, {"policy": "no/such"}]}],
             "/api/v1/gateway/authorize": [{"action": "x", "case": case}],
             "/api/v1/gateway/authorize-a2a": [{**agents, "case": case}],
             "/v1/data/{path}": [{"input": {"case": case}}],
-        }.get(path, [])
+        }
+        yield from bodies.get(path, [])
     if path == "/access/v1/evaluation":
         yield evaluation
     if path == "/access/v1/evaluations":

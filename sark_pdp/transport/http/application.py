@@ -11,11 +11,14 @@ from sark_pdp.transport.http.gate import Gate
 from sark_pdp.transport.http.listener import Application
 
 
-def application(endpoints: Sequence[Endpoint], gate: Gate, metrics: HttpMetrics) -> Application:
-    """Carries requests to their endpoints."""
+def application(
+    endpoints: Sequence[Endpoint], gate: Gate, metrics: HttpMetrics, *, wants_pairs: bool = False
+) -> Application:
+    """Carries requests to their endpoints, with all their headers where `wants_pairs`."""
     # The methods of each are looked at by its exchange, so that a wrong one is answered in the one shape of errors.
     routes = [
-        Route(endpoint.path, Exchange(endpoint, gate, metrics.of(label(endpoint.path)))) for endpoint in endpoints
+        Route(endpoint.path, Exchange(endpoint, gate, metrics.of(label(endpoint.path)), wants_pairs=wants_pairs))
+        for endpoint in endpoints
     ]
     known = [label(endpoint.path) for endpoint in endpoints]
     return Router(routes, redirect_slashes=False, default=NoEndpoint(known, metrics.of(OTHER)))

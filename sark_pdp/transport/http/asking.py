@@ -1,6 +1,5 @@
 """Makes a `Request` of what a body says: what every endpoint that asks a policy shares."""
 
-from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -22,15 +21,7 @@ _MOST_AGE: Final = 315_576_000_000.0
 _BATCHED: Final = 10
 """Times `limits.max_values`: what all documents of a batch may hold together."""
 
-Principal = Callable[[Call, Document], Document]
-"""Puts who was authenticated into a document; what the caller said of that himself must not count then."""
-
 T = TypeVar("T")
-
-
-def as_stated(_call: Call, document: Document) -> Document:
-    """Nobody is authenticated here: the caller says who asks, as through gRPC."""
-    return document
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -48,15 +39,12 @@ NO_CONTROL: Final = Control()
 class Asking:
     """Asks the decision service what a body asks, within the limits. Thread-safe."""
 
-    def __init__(
-        self, service: DecisionService, questions: Questions, max_batch: int, max_values: int, principal: Principal
-    ) -> None:
+    def __init__(self, service: DecisionService, questions: Questions, max_batch: int, max_values: int) -> None:
         self.service = service
         self.documents = questions.documents
         self._questions = questions
         self._max_batch = max_batch
         self._max_values = max_values * _BATCHED
-        self._principal = principal
 
     def request(
         self,
@@ -74,7 +62,7 @@ class Asking:
         if control.max_age is not None:
             check.max_age.CopyFrom(_duration(control.max_age))
         active = self.service.active() if policies is None else policies
-        return self._questions.request_about(self._principal(call, document), check, call.metadata, active, size)
+        return self._questions.request_about(document, check, call.metadata, active, size, call.trace)
 
     def decide_nowait(self, request: Request) -> Decision | None:
         """The decision where it is known, or quickly made."""

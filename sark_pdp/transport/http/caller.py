@@ -14,7 +14,7 @@ from sark_pdp.transport.handler import Metadata, Pairs
 from sark_pdp.transport.http.endpoint import Call, Headers, header
 from sark_pdp.transport.http.errors import Problem, Refused
 from sark_pdp.transport.tls import FOREIGN_PEER
-from sark_pdp.transport.trace import HEADER
+from sark_pdp.transport.trace import HEADER, trace_id
 
 _TIMEOUT: Final = b"grpc-timeout"
 """As gRPC writes it, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>."""
@@ -40,15 +40,16 @@ class Peer(Struct, frozen=True):
     """Of the process, at a Unix socket."""
 
 
-def call_of(scope: Mapping[str, Any], peer: Peer) -> Call:
-    """Raises InvalidRequestError for a timeout that is none."""
+def call_of(scope: Mapping[str, Any], peer: Peer, *, wants_pairs: bool) -> Call:
+    """With `wants_pairs`, its metadata are all headers. Raises InvalidRequestError for a timeout that is none."""
     headers: Headers = scope["headers"]
-    trace = header(headers, _TRACE)
-    pairs: Pairs = ((HEADER, trace),) if trace else ()
+    pairs: Pairs = ()
+    if wants_pairs:
+        pairs = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
     origin = Origin(peer.address, header(headers, b"user-agent"), peer.identity or "", peer.uid)
     return Call(
         Metadata(_deadline(headers), origin, pairs),
-        headers,
+        trace_id(header(headers, _TRACE)),
         scope.get("path_params", {}).get("path", ""),
         header(headers, b"x-request-id"),
         _base(scope, headers),

@@ -15,7 +15,8 @@ class Call(Struct, frozen=True):
     """What came with a body."""
 
     metadata: Metadata
-    headers: Headers = ()
+    trace: str = ""
+    """The id of the trace that it belongs to; empty where there is none."""
     path: str = ""
     """What the end of the path names, where the endpoint's path leaves it open."""
     request_id: str = ""

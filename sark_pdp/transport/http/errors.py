@@ -12,6 +12,7 @@ from sark_pdp.errors import (
     NotReadyError,
     OverloadedError,
     RequestError,
+    UnauthenticatedError,
     UnknownEntrypointError,
 )
 from sark_pdp.transport.handler import Refusal
@@ -19,6 +20,7 @@ from sark_pdp.transport.handler import Refusal
 Fields = tuple[tuple[bytes, bytes], ...]
 """Headers of an answer."""
 
+_CHALLENGE: Final[Fields] = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
 RETRY_LATER: Final[Fields] = ((b"retry-after", b"1"),)
 
 
@@ -65,6 +67,8 @@ def refused(error: RequestError) -> Refused:
             return Refused(HTTPStatus.BAD_REQUEST, Problem("invalid_parameter", str(error)))
         case UnknownEntrypointError():
             return Refused(HTTPStatus.NOT_FOUND, Problem("resource_not_found", str(error)))
+        case UnauthenticatedError():
+            return Refused(HTTPStatus.UNAUTHORIZED, Problem("unauthenticated", str(error)), _CHALLENGE)
         case NotReadyError():
             return Refused(HTTPStatus.SERVICE_UNAVAILABLE, Problem("unavailable", str(error)), RETRY_LATER)
         case OverloadedError():

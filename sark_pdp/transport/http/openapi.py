@@ -14,6 +14,7 @@ from sark_pdp.transport.http.errors import Problem
 _SCHEMA: Final = "#/components/schemas/"
 _ERRORS: Final[Mapping[int, str]] = {
     400: "The body is malformed, too large or too deep; the message names the field.",
+    401: "The token that the request shows is none that counts; without one, the body says who asks.",
     403: "The client's certificate has none of the names that are allowed.",
     404: "There is no such entrypoint; the message lists the known ones.",
     405: "Another method is wanted.",
