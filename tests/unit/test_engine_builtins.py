@@ -1,16 +1,18 @@
 """Built-ins that the host runs for a policy: what they are given, what they may raise, which ones are missing."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sark_pdp.engine.policies import load
 from sark_pdp.engine.wasm import policy as policy_module
 from sark_pdp.engine.wasm.builtins import UNDEFINED, BuiltinError
 from sark_pdp.engine.wasm.policy import Runtime, WasmPolicy, required_builtins
-from sark_pdp.errors import BundleError, EvaluationError
+from sark_pdp.errors import BundleError, EvaluationError, WouldWaitError
 from sark_pdp.model import Seconds
 from tests.fix_engine import MEBI, Compile, StillClock, a_bundle, a_runtime, ask, reads_everything
 
@@ -236,3 +238,28 @@ def test_only_a_module_that_asks_the_clock_is_not_deterministic(
     for module, name, deterministic in ((wasm, "h/plain", False), (general_wasm, "t/yes", True), (pure, "p/a", True)):
         policies = load(a_bundle(module, reads_everything(name)), runtime)
         assert policies.entrypoint(name).deterministic is deterministic
+
+
+class SlowClock:
+    """Tells the time only when the budget of an evaluation that nothing may wait for is long over."""
+
+    def now_ns(self) -> int:
+        began = time.monotonic()
+        while time.monotonic() - began < 0.1:
+            # Elsewhere the thread runs that advances the epoch.
+            time.sleep(0.001)
+        return 7
+
+
+def test_a_budget_that_runs_out_in_a_built_in_is_no_answer_where_nothing_may_wait(
+    compile_rego: Compile, compiled_folder: Path
+) -> None:
+    """The module is entered again to take the result of a built-in, and is cut off there: ask again on the pool."""
+    wasm = compile_rego(HOST, HOST_ENTRYPOINTS)
+    with a_runtime(compiled_folder, Seconds(60.0), 64 * MEBI, SlowClock()) as runtime:
+        policy = WasmPolicy(runtime, wasm, b"{}")
+        number = policy.entrypoint("h/twice")
+        with pytest.raises(WouldWaitError):
+            policy.evaluate_nowait(number, msgspec.json.encode({}))
+        assert ask(policy, "h/twice", {}) == [7, 7]
+        policy.close()

@@ -138,7 +138,9 @@ class Instance:
     def failed(self, error: Exception | None) -> EvaluationError:
         """What a person is told about a failure of this instance."""
         if self._calls.problem is not None:
-            return EvaluationError(self._calls.problem)
+            # Who may not wait asks again where that is possible: to run out of time is no answer to him.
+            kind = EvaluationTimeoutError if self._calls.timed_out else EvaluationError
+            return kind(self._calls.problem)
         code = error.trap_code if isinstance(error, wasmtime.Trap) else None
         if code is wasmtime.TrapCode.INTERRUPT:
             return EvaluationTimeoutError("the policy ran longer than limits.eval_timeout")

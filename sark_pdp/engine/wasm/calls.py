@@ -10,7 +10,7 @@ from typing import Any, Final
 from sark_pdp.engine.wasm import ffi, terms
 from sark_pdp.engine.wasm.builtins import UNDEFINED, Builtin, BuiltinError, Context
 from sark_pdp.engine.wasm.memory import Memory, Operand
-from sark_pdp.errors import EvaluationError
+from sark_pdp.errors import EvaluationError, EvaluationTimeoutError
 from sark_pdp.model import Json
 
 _SLOTS: Final = ffi.VALUE_SLOTS
@@ -43,6 +43,8 @@ class HostCalls:
     def __init__(self) -> None:
         self.problem: str | None = None
         """Why the instance is of no use, where that is known better than from the trap."""
+        self.timed_out = False
+        """Whether that is for want of time, which ran out while the module gave an operand or took a result."""
         self._remembered: dict[_Call, int | bytes] = {}
         self._context: Context | None = None
         self._operand: Callable[[int], Operand | None] = _no_operand
@@ -90,6 +92,7 @@ class HostCalls:
             message = self._memory.text(values[0] & 0xFFFFFFFF).decode(errors="replace")
         except EvaluationError as error:
             message = str(error)
+            self.timed_out = isinstance(error, EvaluationTimeoutError)
         if message == _NO_MEMORY:
             self.problem = "the policy needs more memory than limits.wasm_memory"
         else:
@@ -113,6 +116,7 @@ class HostCalls:
         except EvaluationError as error:
             # The module itself failed while it gave the operands or took the result, or a limit is reached.
             self.problem = str(error)
+            self.timed_out = isinstance(error, EvaluationTimeoutError)
             return ffi.new_trap(self.problem)
         except BaseException as error:  # noqa: BLE001
             self.problem = f"a built-in failed: {type(error).__name__}"
