@@ -251,11 +251,7 @@ class App:
         shown = registry(metrics, Readings(stores, bundles, trail.readings))
         for collector in collectors:
             shown.register(collector)
-        listener = ProbeListener(
-            self._settings.listen.metrics,
-            shown,
-            lambda: self.readiness.problem or None,
-        )
+        listener = ProbeListener(self._settings.listen.metrics, shown, lambda: self.readiness.problem or None)
         listener.start()
         self._running.callback(listener.close)
         self.listening["listen.metrics"] = [listener.address]
