@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def client(verifying: Sidecar) -> Iterator[HttpClient]:
         yield made
 
 
-def bearer(**claims: object) -> str:
+def bearer(**claims: Any) -> str:
     return f"Bearer {token(**claims)}"
 
 
@@ -62,7 +63,7 @@ def test_without_a_token_the_caller_speaks_for_its_users(client: HttpClient, ver
 
 
 @pytest.mark.parametrize("claims", [{"exp": 1}, {"aud": "another"}, {"iss": "another"}], ids=str)
-def test_a_token_that_does_not_count_is_401(client: HttpClient, claims: dict[str, object]) -> None:
+def test_a_token_that_does_not_count_is_401(client: HttpClient, claims: dict[str, Any]) -> None:
     answer = client.post(EVALUATE, {**INVOKE, "user_id": "bob"}, authorization=bearer(**claims))
     status, message = answer.problem
     assert (status, message.startswith("the token")) == (401, True)
