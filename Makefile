@@ -16,6 +16,10 @@ GRPC_GO_VERSION := v1.85.0
 H2SPEC_VERSION := v2.2.1+incompatible
 HELM_VERSION := v3.22.0
 KUBECONFORM_VERSION := v0.8.0
+BUF_VERSION := v1.75.0
+# These two write what tests/sdk/go/go.mod runs on: change them together.
+PROTOC_GEN_GO_VERSION := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 # What OPA_VERSION asks for in its go.mod.
 GO_NEEDED := 1.26
 
@@ -49,7 +53,9 @@ test: .venv/.dev tools h2load postgres redis kubernetes lint front policies ## I
 
 .PHONY: tools
 tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) .tools/h2spec-$(H2SPEC_VERSION)
-tools: .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go
+tools: .tools/buf-$(BUF_VERSION) .tools/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
+tools: .tools/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION) .tools/typescript/.installed
+tools: .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go; install those for Node, where it is
 
 .PHONY: kubernetes
 kubernetes: .tools/kubernetes .tools/helm-$(HELM_VERSION) .tools/kubeconform-$(KUBECONFORM_VERSION) ## Build etcd, the Kubernetes API server, kubectl, helm, kubeconform; 8 minutes
@@ -172,6 +178,12 @@ soak: .venv/.dev ## Kill and stop a process among 100,000 decisions and compare 
 proto: .venv/.dev ## Generate sark_pdp/_proto from proto/
 	$(BIN)/python proto/generate.py
 
+.PHONY: proto-released
+proto-released: .venv/.dev tools ## At a release: what callers are built from now on, and changes must not break
+	@mkdir -p build
+	$(BIN)/python proto/generate.py --describe build/proto.binpb
+	.tools/bin/buf build build/proto.binpb --config proto/buf.yaml --path sark --exclude-source-info --output proto/released.binpb
+
 .PHONY: bench
 bench: .venv/.dev tools ## Measure speed and memory, on an otherwise idle machine; ARGS="--opa-envoy PATH" adds a peer (bench/README.md)
 	@status=0
@@ -245,6 +257,26 @@ clean: ## Remove what was installed and built
 .tools/h2spec-%:
 	@$(call go-install,h2spec,github.com/summerwind/h2spec/cmd/h2spec@$*)
 
+.tools/buf-%:
+	@$(call go-install,buf,github.com/bufbuild/buf/cmd/buf@$*)
+
+.tools/protoc-gen-go-v%:
+	@$(call go-install,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go@v$*)
+
+.tools/protoc-gen-go-grpc-v%:
+	@$(call go-install,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc@v$*)
+
+.tools/typescript/.installed: $(wildcard tests/sdk/typescript/package*.json)
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	if command -v node npm > /dev/null; then
+		echo "installing what a client in TypeScript is built with, from tests/sdk/typescript/package-lock.json"
+		npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error
+	else
+		echo "no node and npm: the client in TypeScript is not checked"
+	fi
+	touch $@
+
 .tools/grpc-client-%:
 	@$(call go-install,grpc-client,google.golang.org/grpc/interop/client@$*)
 	mv .tools/bin/client .tools/bin/grpc-client
@@ -275,7 +307,7 @@ clean: ## Remove what was installed and built
 define go-install
 $(call go-needed,$(1))
 echo "building $(2)"
-rm -f .tools/$(1)-*
+rm -f .tools/$(1)-v*
 mkdir -p .tools/bin
 env CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOBIN="$(CURDIR)/.tools/bin" $(GO) install "$(2)"
 touch $@
