@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.registry import Collector
 
+from sark_pdp import envoy
 from sark_pdp.addresses import Address, UnixAddress
 from sark_pdp.audit.violations import Violations
 from sark_pdp.caching import Caches
@@ -134,7 +135,7 @@ class App:
         if registry_of_users is not None:
             decider, stores = self._completing(registry_of_users, decider, stores)
             collectors.append(registry_of_users.metrics)
-        answers = ext_authz.Answers()
+        answers = ext_authz.Answers(dry_run=settings.policy.ext_authz_dry_run)
         reviewed = ext_authz.ReviewedDecider(decider, answers)
         native_service = DecisionService(policies, decider, audit, metrics.decision)
         envoy_service = DecisionService(policies, reviewed, audit, metrics.decision)
@@ -225,15 +226,7 @@ class App:
         services = (native.SERVICE, _EXT_AUTHZ)
         return {
             **native.methods(service, questions, limits.max_batch),
-            ext_authz.CHECK: ext_authz.ExtAuthz(
-                envoy_service,
-                answers,
-                settings.policy.ext_authz_entrypoint,
-                max_input_bytes=limits.max_input_bytes,
-                max_depth=limits.max_depth,
-                max_values=limits.max_values,
-                principals=principals,
-            ),
+            ext_authz.CHECK: envoy.method(settings, envoy_service, answers, principals),
             **health.methods(self.readiness, services),
             **reflection.methods((*services, health.SERVICE)),
         }
@@ -285,8 +278,13 @@ class App:
     def _on_active(self, active: LoadedPolicies) -> None:
         policy = self._settings.policy
         named = {"policy.entrypoint": policy.entrypoint, "policy.ext_authz_entrypoint": policy.ext_authz_entrypoint}
-        missing = tuple(
-            f"{key} is {name}, which the bundle lacks" for key, name in named.items() if name not in active.names
+        missing = (
+            *(f"{key} is {name}, which the bundle lacks" for key, name in named.items() if name not in active.names),
+            *(
+                f"policy.ext_authz_allowed lists {name}, which the bundle lacks"
+                for name in policy.ext_authz_allowed
+                if name not in active.names
+            ),
         )
         for problem in missing:
             if problem not in self._missing:

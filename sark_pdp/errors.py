@@ -93,6 +93,16 @@ class UnknownEntrypointError(RequestError):
         super().__init__(f"policy: there is no entrypoint {name!r}; the loaded ones are {', '.join(known) or 'none'}")
 
 
+class EntrypointNotAllowedError(RequestError):
+    """A route of Envoy names an entrypoint that it may not choose."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the context extension sark_entrypoint names {name[:_MOST_CHARACTERS]!r}, "
+            "which policy.ext_authz_allowed does not list"
+        )
+
+
 class NotReadyError(RequestError):
     """No bundle is active yet, or the process is going down."""
 

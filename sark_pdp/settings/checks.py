@@ -41,6 +41,7 @@ def _value_at(settings: Settings, key: str) -> str:
 
 def _check_files(settings: Settings, origins: Mapping[str, str]) -> None:
     named = {
+        "policy.ext_authz_proto_descriptor": settings.policy.ext_authz_proto_descriptor,
         "tls.cert_file": settings.tls.cert_file,
         "tls.key_file": settings.tls.key_file,
         "tls.client_ca_file": settings.tls.client_ca_file,

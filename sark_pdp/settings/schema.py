@@ -110,6 +110,28 @@ class PolicySettings(Struct, frozen=True, kw_only=True):
         str | None,
         Meta(description="Asked by `/api/v1/gateway/authorize-a2a`. Without it, `policy.entrypoint`."),
     ] = None
+    ext_authz_allowed: Annotated[
+        tuple[str, ...],
+        Meta(description="What a route of Envoy may name instead, with the context extension `sark_entrypoint`."),
+    ] = ()
+    ext_authz_dry_run: Annotated[
+        bool,
+        Meta(description="Decides and records, but lets every request of Envoy through."),
+    ] = False
+    ext_authz_on_failure: Annotated[
+        Literal["deny", "error"],
+        Meta(
+            description="What Envoy is told where there is no decision: a denial, or an error, which "
+            "`failure_mode_allow` lets through."
+        ),
+    ] = "deny"
+    ext_authz_parse_body: Annotated[
+        bool, Meta(description="Whether bodies are parsed, into `parsed_body` and `truncated_body`.")
+    ] = True
+    ext_authz_proto_descriptor: Annotated[
+        Path | None,
+        Meta(description="A `FileDescriptorSet` of gRPC services behind Envoy, whose messages policies get parsed."),
+    ] = None
 
 
 class L1Settings(Struct, frozen=True, kw_only=True):

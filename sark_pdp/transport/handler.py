@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from sark_pdp.errors import (
     DeadlineExceededError,
+    EntrypointNotAllowedError,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
@@ -115,7 +116,7 @@ def status_of(error: RequestError) -> Status:
     match error:
         case InvalidRequestError():
             return Status.INVALID_ARGUMENT
-        case UnknownEntrypointError():
+        case UnknownEntrypointError() | EntrypointNotAllowedError():
             return Status.NOT_FOUND
         case UnauthenticatedError():
             return Status.UNAUTHENTICATED

@@ -33,6 +33,7 @@ from sark_pdp.settings import default_bundle
 from sark_pdp.transport import ext_authz, native
 from sark_pdp.transport.carrier import Limits
 from sark_pdp.transport.documents import Documents
+from sark_pdp.transport.ext_authz.bodies import Bodies
 from sark_pdp.transport.ext_authz.document import InputReader
 from sark_pdp.transport.grpc_server import GrpcServer
 from sark_pdp.transport.http.application import application, label
@@ -346,7 +347,9 @@ def test_envoy_is_told_the_decision(name: str, served: Served, clock: StillClock
     case = CASES[name]
     clock.time_ns = now_ns(case)
     attributes = json_format.ParseDict(case["input"]["attributes"], AttributeContext())
-    read = InputReader(Projection([()]), MAX_DEPTH, 1000, recorded=True).read(attributes).document
+    read = (
+        InputReader(Projection([()]), Bodies(MAX_DEPTH - 1, 1000), MAX_DEPTH, recorded=True).read(attributes).document
+    )
     assert said({field: read[field] for field in case["input"]}) == said(case["input"])
     answer = served.envoy(CheckRequest(attributes=attributes))
     want = case["want"]

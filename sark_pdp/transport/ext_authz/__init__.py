@@ -7,6 +7,7 @@ for an answer fails, but not when the answer denies.
 
 from sark_pdp.transport.ext_authz.answers import Answers
 from sark_pdp.transport.ext_authz.method import CHECK, ExtAuthz
+from sark_pdp.transport.ext_authz.refusals import Refusals
 from sark_pdp.transport.ext_authz.review import ReviewedDecider
 
-__all__ = ["CHECK", "Answers", "ExtAuthz", "ReviewedDecider"]
+__all__ = ["CHECK", "Answers", "ExtAuthz", "Refusals", "ReviewedDecider"]

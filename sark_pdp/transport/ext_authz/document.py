@@ -1,16 +1,18 @@
 """The input document of a `CheckRequest`: its attributes as JSON, and path, query and body parsed."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from msgspec import Struct
 
-from sark_pdp.errors import InvalidRequestError
+from sark_pdp.errors import InvalidRequestError, WouldWaitError
 from sark_pdp.model import Document, Json, Origin
 from sark_pdp.projection import Projection
 from sark_pdp.transport.ext_authz import parsing
 from sark_pdp.transport.ext_authz.attributes import AttributesReader, wanted
+from sark_pdp.transport.ext_authz.bodies import Bodies
 from sark_pdp.transport.trace import HEADER, trace_id
 
 _VERSION: Final = {"encoding": "protojson", "ext_authz": "v3"}
@@ -18,6 +20,9 @@ _METADATA: Final = ("metadataContext", "routeMetadataContext")
 
 # Envoy takes this header from the client's request away and sets it where it sends a body.
 _PARTIAL: Final = "x-envoy-auth-partial-body"
+
+# A sign too, as -1 stands for a length that is not known.
+_LENGTH: Final = re.compile("[+-]?[0-9]{1,18}")
 
 _NO_BODY: Final = (None, False)
 _NOWHERE: Final = Origin()
@@ -49,8 +54,8 @@ class Input(Struct, frozen=True):
 class InputReader:
     """Reads requests for one entrypoint: of them what it reads, possibly more. Thread-safe."""
 
-    def __init__(self, projection: Projection, max_depth: int, max_values: int, *, recorded: bool) -> None:
-        """`recorded`: whether anybody is told of the origin."""
+    def __init__(self, projection: Projection, bodies: Bodies | None, max_depth: int, *, recorded: bool) -> None:
+        """Without `bodies`, none is looked at. `recorded`: whether anybody is told of the origin."""
         tree = wanted(projection.paths)
         keys = set() if tree is None else tree.keys()
         attributes = None if tree is None else tree.get("attributes", {})
@@ -60,8 +65,9 @@ class InputReader:
         self._metadata = tuple(name for name in _METADATA if attributes is None or name in attributes)
         self._path = "parsed_path" in keys
         self._query = "parsed_query" in keys
-        self._body = "parsed_body" in keys
-        self._truncated = "truncated_body" in keys
+        self._bodies = bodies
+        self._body = bodies is not None and "parsed_body" in keys
+        self._truncated = bodies is not None and "truncated_body" in keys
         self._version = "version" in keys
         self._principal = "source_principal" in keys
         self._recorded = recorded
@@ -70,13 +76,15 @@ class InputReader:
             below is None for key, below in (tree or {}).items() if key != "attributes"
         )
         self._max_depth = max_depth
-        self._max_values = max_values
 
-    def read(self, attributes: AttributeContext) -> Input:
-        """Raises InvalidRequestError; for path, query and body also where the entrypoint does not read them."""
+    def read(self, attributes: AttributeContext, *, at_once: bool = False) -> Input:
+        """Raises InvalidRequestError; for path, query and body also where the entrypoint does not read them.
+
+        With `at_once`, WouldWaitError for a body that takes long to parse.
+        """
         http = attributes.request.http
         if self._whole or http.HasField("header_map"):
-            return self._read_whole(attributes, http)
+            return self._read_whole(attributes, http, at_once=at_once)
         headers = http.headers
         document: Document = {}
         part = self._attributes.part(attributes, http, headers)
@@ -86,7 +94,7 @@ class InputReader:
         self._add_path(document, http.path)
         body, truncated = _NO_BODY
         if http.body or http.raw_body or _PARTIAL in headers:
-            body, truncated = self._read_body(http, headers)
+            body, truncated = self._read_body(http, headers, at_once=at_once)
         if self._body:
             document["parsed_body"] = body
         if self._truncated:
@@ -110,7 +118,7 @@ class InputReader:
             _trace_id(headers),
         )
 
-    def _read_whole(self, attributes: AttributeContext, http: AttributeContext.HttpRequest) -> Input:
+    def _read_whole(self, attributes: AttributeContext, http: AttributeContext.HttpRequest, *, at_once: bool) -> Input:
         """The document with all of its keys; of `attributes` what is read, all headers where Envoy sent them raw."""
         headers: Mapping[str, str] = http.headers
         document: Document = {"attributes": self._attributes.all(attributes), "version": _VERSION}
@@ -118,7 +126,9 @@ class InputReader:
             headers = _set_headers(document, http)
         self._check_metadata(document["attributes"])
         document["parsed_path"], document["parsed_query"] = parsing.path_and_query(http.path)
-        document["parsed_body"], document["truncated_body"] = self._read_body(http, headers)
+        if self._bodies is not None:
+            body, truncated = self._read_body(http, headers, at_once=at_once)
+            document["parsed_body"], document["truncated_body"] = body, truncated
         if attributes.source.principal:
             document["source_principal"] = attributes.source.principal
         origin, request_id = _origin(attributes.source, headers), _request_id(headers, http)
@@ -143,17 +153,23 @@ class InputReader:
         if self._query:
             document["parsed_query"] = parsing.pairs("parsed_query", target.partition("?")[2])
 
-    def _read_body(self, http: AttributeContext.HttpRequest, headers: Mapping[str, str]) -> tuple[Json, bool]:
+    def _read_body(
+        self, http: AttributeContext.HttpRequest, headers: Mapping[str, str], *, at_once: bool
+    ) -> tuple[Json, bool]:
+        if self._bodies is None:
+            return _NO_BODY
         if _PARTIAL in headers and headers[_PARTIAL].lower() == "true":
             return None, True
         text = http.body
         content = text.encode() if text else http.raw_body
         if not content:
-            return None, False
+            return _NO_BODY
         if _stated_length(headers) > len(content):
             return None, True
         kind = headers.get("content-type", "")
-        return parsing.body(kind, content, self._max_depth - 1, self._max_values), False
+        if at_once and self._bodies.takes_long(kind, content):
+            raise WouldWaitError(kind)
+        return self._bodies.parse(kind, content, http.path)
 
 
 def _origin(source: AttributeContext.Peer, headers: Mapping[str, str]) -> Origin:
@@ -187,9 +203,8 @@ def _set_headers(document: Document, http: AttributeContext.HttpRequest) -> dict
 
 
 def _stated_length(headers: Mapping[str, str]) -> int:
-    stated = headers.get("content-length", "")
-    if not stated:
-        return 0
-    if not (stated.isascii() and stated.isdigit() and len(stated) < 19):
+    """Below zero where it is not known."""
+    stated = headers.get("content-length") or "0"
+    if not _LENGTH.fullmatch(stated):
         raise InvalidRequestError("headers", "content-length is not a number")
     return int(stated)

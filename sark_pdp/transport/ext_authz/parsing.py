@@ -1,4 +1,4 @@
-"""The parts of an HTTP request that policies get parsed, as opa-envoy-plugin parses them: path, query and body."""
+"""Path, query and JSON of an HTTP request, parsed as opa-envoy-plugin parses them."""
 
 import re
 from typing import Final
@@ -40,31 +40,16 @@ def pairs(field: str, encoded: str) -> dict[str, list[str]]:
     return values
 
 
-def body(content_type: str, content: bytes, max_depth: int, max_values: int) -> Json:
-    """A body of JSON or of a form as the value that it stands for; None for another type.
-
-    Raises InvalidRequestError where the body is not of its type, is nested deeper than `max_depth` or has more values
-    than `max_values`.
-    """
-    media_type = content_type.lower()
-    if "application/json" in media_type:
-        return _json(content, max_depth, max_values)
-    if "application/x-www-form-urlencoded" in media_type:
-        if content.count(b"&") >= max_values:
-            raise _too_many()
-        return pairs("parsed_body", content.decode(errors="replace"))
-    return None
-
-
 def check_depth(field: str, value: Json, max_depth: int) -> None:
     """Raises InvalidRequestError where objects and arrays are nested deeper than `max_depth`; `{}` is 1 deep."""
     if is_deeper(value, max_depth):
         raise _too_deep(field)
 
 
-def _json(content: bytes, max_depth: int, max_values: int) -> Json:
+def json_value(content: bytes, max_depth: int, max_values: int) -> Json:
+    """A body of JSON. Raises InvalidRequestError where it is none, too deep, or has too many values."""
     if has_more_values(content, max_values):
-        raise _too_many()
+        raise too_many_values()
     try:
         value = _decode_json(content)
     except RecursionError:
@@ -80,7 +65,8 @@ def _json(content: bytes, max_depth: int, max_values: int) -> Json:
     return value
 
 
-def _too_many() -> InvalidRequestError:
+def too_many_values() -> InvalidRequestError:
+    """For a body."""
     return InvalidRequestError("parsed_body", "the body has more values than limits.max_values allows")
 
 

@@ -31,8 +31,8 @@ _RESERVED: Final = frozenset(
 )
 
 # RFC 3986: what a query may hold unescaped, without what ends a key or a value.
-_QUERY_KEY: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*+,;:@/?]|%[0-9A-Fa-f]{2})+")
-_QUERY_VALUE: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*+,;:@/?=]|%[0-9A-Fa-f]{2})*")
+_NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9\-._~!$'()*+,;:@/?%]|%(?![0-9A-Fa-f]{2})")
+_NOT_IN_VALUE: Final = re.compile(r"[^A-Za-z0-9\-._~!$'()*+,;:@/?=%]|%(?![0-9A-Fa-f]{2})")
 
 # Each level of objects takes three levels of messages, and protobuf's readers stop at 100.
 _METADATA_DEPTH: Final = 30
@@ -43,7 +43,10 @@ class UnusableResultError(SarkError):
 
 
 def headers(result: dict[str, Json], field: str) -> Iterator[tuple[str, str]]:
-    """Names, in lower case, and values: from an object of strings or lists of strings, or a list of such objects."""
+    """Names, as the policy writes them, and values.
+
+    From an object of strings or lists of strings, or a list of such objects.
+    """
     stated = result.get(field, {})
     for group in stated if type(stated) is list else [stated]:
         if type(group) is not dict:
@@ -57,20 +60,21 @@ def headers(result: dict[str, Json], field: str) -> Iterator[tuple[str, str]]:
 
 
 def header_names(result: dict[str, Json], field: str) -> list[str]:
-    """Names, in lower case, from a list of strings."""
+    """From a list of strings."""
     return [_header_name(name, field) for name in _strings(result.get(field, []), field)]
 
 
 def query_parameters(result: dict[str, Json], field: str) -> list[QueryParameter]:
-    """From an object of strings or lists of strings, which are percent-encoded already."""
+    """From an object of strings or lists of strings; what no query may hold of them is percent-encoded here.
+
+    Escapes stay, so a value may also be encoded already.
+    """
     stated = result.get(field, {})
     if type(stated) is not dict:
         raise UnusableResultError(f"{field} is not an object")
     parameters = []
     for key, value in _pairs(stated, field):
-        if not _QUERY_VALUE.fullmatch(value):
-            raise UnusableResultError(f"{field}: the value of {key!r} is not percent-encoded")
-        parameters.append(QueryParameter(key=_query_key(key, field), value=value))
+        parameters.append(QueryParameter(key=_query_key(key, field), value=_NOT_IN_VALUE.sub(_escaped, value)))
     return parameters
 
 
@@ -135,10 +139,14 @@ def _strings(stated: Json, what: str) -> list[str]:
 def _header_name(name: str, field: str) -> str:
     if not _NAME.fullmatch(name):
         raise UnusableResultError(f"{field}: {name!r} is not the name of a header")
-    return name.lower()
+    return name
 
 
 def _query_key(key: str, field: str) -> str:
-    if not _QUERY_KEY.fullmatch(key):
-        raise UnusableResultError(f"{field}: the key {key!r} is not percent-encoded")
-    return key
+    if not key:
+        raise UnusableResultError(f"{field}: a key is empty")
+    return _NOT_IN_KEY.sub(_escaped, key)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="replace"))
