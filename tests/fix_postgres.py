@@ -57,6 +57,15 @@ def _give_away(folder: Path) -> None:
             shutil.chown(path, owner["user"], owner["group"])
 
 
+def initialize(folder: Path) -> Path:
+    """Has `initdb` make an empty server in `folder`; what servers start with copies of."""
+    _give_away(folder)
+    options = ["--username=postgres", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"]
+    command = [str(_bin() / "initdb"), *options, str(folder / "data")]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder, **_unprivileged())
+    return folder / "data"
+
+
 class PostgresServer:
     """One server. May be stopped, killed, frozen and started again; its data stay."""
 
@@ -80,6 +89,11 @@ class PostgresServer:
         """The last one that was started; a signal to it alone leaves its children as they are."""
         assert self._process is not None, "start() comes first"
         return self._process
+
+    @property
+    def socket(self) -> Path:
+        """Its Unix socket."""
+        return self.folder / ".s.PGSQL.5432"
 
     def dsn(self, database: str = "postgres", **parameters: str) -> str:
         """How a superuser connects."""
@@ -148,17 +162,7 @@ class PostgresServer:
 def initialized_postgres() -> Iterator[Path]:
     """What `initdb` makes, for servers to start with copies of."""
     with tempfile.TemporaryDirectory(prefix="sark-pg-", dir="/tmp") as parent:
-        folder = Path(parent)
-        _give_away(folder)
-        options = ["--username=postgres", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"]
-        subprocess.run(
-            [_bin() / "initdb", *options, folder / "data"],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **_unprivileged(),
-        )
-        yield folder / "data"
+        yield initialize(Path(parent))
 
 
 @pytest.fixture(scope="session")

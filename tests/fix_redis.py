@@ -1,4 +1,4 @@
-"""Real Redis servers, each on a Unix socket in a folder of its own, and a proxy before one that can stall, drip, cut.
+"""Real Redis servers, each on a Unix socket in a folder of its own, and a proxy before one.
 
 The one of the session is shared by tests that use a prefix of their own; a test that breaks a server starts another.
 """
@@ -7,10 +7,8 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from redis.retry import Retry
 
 from sark_pdp.cache import redis_link
 from sark_pdp.model import Seconds
+from tests.fix_proxy import Proxy
 
 _PATIENCE = 30.0
 _QUICK = ("--port", "0", "--save", "", "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
@@ -121,97 +120,13 @@ class RedisProcess:
                 time.sleep(0.01)
 
 
-class RedisProxy:
-    """Listens on loopback and passes on to a server what it gets. A test sets `stalled` and `drips`, or cuts.
-
-    `_lock` guards `_open` and `_refusing`; threads of their own pass bytes on.
-    """
-
-    def __init__(self, target: Path) -> None:
-        self.stalled = False
-        """Takes what comes, and passes nothing on until this is False again."""
-        self.drips = False
-        """Passes on one byte at a time, with a pause after each."""
-        self._target = target
-        self._refusing = False
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+class RedisProxy(Proxy):
+    """A proxy before a server."""
 
     @property
     def url(self) -> str:
         """For `cache.l2.url`."""
-        return f"redis://127.0.0.1:{self._port}"
-
-    def lead_to(self, target: Path) -> None:
-        """From now on to another server, as after a failover; what is connected stays."""
-        self._target = target
-
-    def cut(self) -> None:
-        """Breaks all connections; new ones are accepted."""
-        with self._lock:
-            gone, self._open = self._open, set()
-        for each in gone:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def refuse(self) -> None:
-        """Accepts no more connections, and cuts those that there are."""
-        with self._lock:
-            self._refusing = True
-        # A thread in `accept` keeps the socket open.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-
-    def accept_again(self) -> None:
-        """After `refuse`, on the same port."""
-        with self._lock:
-            self._refusing = False
-            self._listener = socket.create_server(("127.0.0.1", self._port))
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
-    def close(self) -> None:
-        """For good."""
-        self.stalled = self.drips = False
-        self.refuse()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                caller, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            try:
-                server.connect(str(self._target))
-            except OSError:
-                caller.close()
-                server.close()
-                continue
-            with self._lock:
-                if listener is not self._listener or self._refusing:
-                    caller.close()
-                    server.close()
-                    return
-                self._open |= {caller, server}
-            threading.Thread(target=self._pass_on, args=(caller, server), daemon=True).start()
-            threading.Thread(target=self._pass_on, args=(server, caller), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError), source, sink:
-            while data := source.recv(65536):
-                while self.stalled:
-                    time.sleep(0.002)
-                if not self.drips:
-                    sink.sendall(data)
-                    continue
-                for byte in data:
-                    sink.sendall(bytes((byte,)))
-                    time.sleep(0.02)
+        return f"redis://{self.address}"
 
 
 StartRedis: TypeAlias = Callable[..., RedisProcess]

@@ -1,77 +1,17 @@
 """From an answer to a row: sidecar, audit writer and PostgreSQL as real processes; two are killed on the way."""
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import psycopg
 import pytest
 
-from sark_pdp.audit_writer.schema import form_to_migrate, migrations
-from sark_pdp.postgres.migrations import migrate
 from tests.fix_native import Channel, events, wait_until, wire_policy
-from tests.fix_serve import Serve, Sidecar, free_port
+from tests.fix_serve import Serve, Sidecar
+from tests.fix_writer_process import StartWriter
 
-COMMAND = "from sark_pdp.cli.audit_writer import audit_writer; audit_writer()"
 ROWS = "SELECT id::text, source, sequence FROM audit_events ORDER BY source, sequence"
-
-
-class WriterProcess:
-    """`sark-pdp audit-writer`; may be killed and started again on its port."""
-
-    def __init__(self, dsn: str, folder: Path, tls: Mapping[str, object]) -> None:
-        self.target = f"127.0.0.1:{free_port()}"
-        self._log = folder / "writer.log"
-        settings = {
-            "listen.grpc": self.target,
-            "listen.metrics": f"127.0.0.1:{free_port()}",
-            "database.dsn": dsn,
-            **tls,
-        }
-        self._arguments = [f"--set={key}={value}" for key, value in settings.items()]
-        self.process = self._started()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            command = [sys.executable, "-c", COMMAND, *self._arguments]
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def kill_and_start(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.process = self._started()
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(60)
-
-
-@pytest.fixture
-def store(database: str) -> str:
-    """The DSN of a database with the tables of the store."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        list(migrate(connection, migrations(form_to_migrate(connection))))
-    return database
-
-
-StartWriter: TypeAlias = Callable[[Mapping[str, object]], WriterProcess]
-
-
-@pytest.fixture
-def start_writer(store: str, tmp_path: Path) -> Iterator[StartWriter]:
-    """Starts writers with these settings for TLS; they are stopped after the test."""
-    started: list[WriterProcess] = []
-
-    def start(tls: Mapping[str, object]) -> WriterProcess:
-        started.append(WriterProcess(store, tmp_path, tls))
-        return started[-1]
-
-    yield start
-    for writer in started:
-        writer.stop()
 
 
 def rows(dsn: str) -> list[Any]:
@@ -93,19 +33,21 @@ def is_committed(id_: str, sidecar: Sidecar, dsn: str) -> bool:
 def test_each_event_that_was_committed_is_in_the_table_once(
     start_writer: StartWriter, serve: Serve, wire_bundle: Path, store: str
 ) -> None:
-    writer = start_writer({})
-    sidecar = serve({**wire_policy(wire_bundle), "audit.writer": writer.target, "shutdown.grace": "60s"})
+    writer = start_writer(store)
+    sidecar = serve({**wire_policy(wire_bundle), "audit.writer": writer.address, "shutdown.grace": "60s"})
     sidecar.wait_ready()
     kept = ask(sidecar, 200)
     wait_until(partial(is_committed, kept[-1], sidecar, store))
-    writer.kill_and_start()
+    writer.kill()
+    writer.start()
     kept += ask(sidecar, 200)
     wait_until(partial(is_committed, kept[-1], sidecar, store))
     sidecar.kill()
     sidecar.start()
     sidecar.wait_ready()
     kept += ask(sidecar, 200)
-    writer.kill_and_start()
+    writer.kill()
+    writer.start()
     kept += ask(sidecar, 200)
     assert sidecar.stop() == 0
     found = rows(store)
@@ -124,10 +66,10 @@ def test_a_sidecar_sends_for_the_source_that_its_certificate_names_and_for_no_ot
     start_writer: StartWriter, serve: Serve, wire_bundle: Path, store: str, certificates: Path
 ) -> None:
     files = {"cert_file": "server.pem", "key_file": "server.key", "client_ca_file": "ca.pem"}
-    writer = start_writer({f"tls.{key}": certificates / file for key, file in files.items()})
+    writer = start_writer(store, **{f"tls.{key}": certificates / file for key, file in files.items()})
     settings = {
         **wire_policy(wire_bundle),
-        "audit.writer": writer.target,
+        "audit.writer": writer.address,
         "audit.tls.ca_file": str(certificates / "ca.pem"),
         "audit.tls.cert_file": str(certificates / "client.pem"),
         "audit.tls.key_file": str(certificates / "client.key"),

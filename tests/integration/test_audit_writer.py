@@ -1,9 +1,6 @@
 """`sark-pdp audit-writer` as a real process on a real PostgreSQL: streams, questions, an outage, the end."""
 
-import http.client
 import queue
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +13,8 @@ import pytest
 import uuid_utils
 
 from sark_pdp._proto.audit_pb2 import Ack, Batch, Event, Filter, HourlyCountsResponse, SearchRequest, SearchResponse
-from sark_pdp.audit_writer.schema import form_to_migrate, migrations
-from sark_pdp.postgres.migrations import migrate
 from tests.fix_postgres import PostgresServer, StartPostgres
-from tests.fix_serve import free_port
+from tests.fix_writer_process import AuditWriter, StartWriter, make_tables
 
 PUSH = "/sark.audit.v1.AuditIngest/Push"
 QUERY = "/sark.audit.v1.AuditQuery"
@@ -32,43 +27,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
-
-
-class Writer:
-    """One process."""
-
-    def __init__(self, command: Path, folder: Path, dsn: str, settings: dict[str, str]) -> None:
-        self.address, self.metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-        self._log = folder / "log"
-        given = {"listen.grpc": self.address, "listen.metrics": self.metrics, "database.dsn": dsn, **settings}
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [command, "audit-writer", *(f"--set={key}={value}" for key, value in given.items())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        wait_for(lambda: self.get("/healthz")[0] == 200 or self.process.poll() is not None)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body; 0 where nobody answers."""
-        connection = http.client.HTTPConnection(self.metrics, timeout=5)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        except OSError:
-            return 0, ""
-        finally:
-            connection.close()
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(TIMEOUT)
 
 
 class Stream:
@@ -115,35 +73,10 @@ def event(sequence: int, source: str = SOURCE, **columns: Any) -> Event:
 
 
 @pytest.fixture
-def store(database: str) -> str:
-    with psycopg.connect(database, autocommit=True) as connection:
-        list(migrate(connection, migrations(form_to_migrate(connection))))
-    return database
-
-
-@pytest.fixture
-def start(sark_pdp: Path, tmp_path: Path) -> Iterator[Callable[..., Writer]]:
-    started: list[Writer] = []
-
-    def start(dsn: str, **settings: str) -> Writer:
-        folder = tmp_path / str(len(started))
-        folder.mkdir()
-        writer = Writer(sark_pdp, folder, dsn, {key.replace("__", "."): value for key, value in settings.items()})
-        started.append(writer)
-        return writer
-
-    yield start
-    for writer in started:
-        if writer.process.poll() is None:
-            writer.process.kill()
-            writer.process.wait()
-
-
-@pytest.fixture
-def channel_to() -> Iterator[Callable[[Writer], grpc.Channel]]:
+def channel_to() -> Iterator[Callable[[AuditWriter], grpc.Channel]]:
     opened: list[grpc.Channel] = []
 
-    def connect(writer: Writer) -> grpc.Channel:
+    def connect(writer: AuditWriter) -> grpc.Channel:
         opened.append(grpc.insecure_channel(writer.address))
         return opened[-1]
 
@@ -157,14 +90,13 @@ def sequences(dsn: str) -> list[int]:
         return [row[0] for row in connection.execute("SELECT sequence FROM audit_events ORDER BY sequence")]
 
 
-Start = Callable[..., Writer]
-Connect = Callable[[Writer], grpc.Channel]
+Connect = Callable[[AuditWriter], grpc.Channel]
 
 
 def test_what_is_acknowledged_is_in_the_table_and_can_be_asked_for(
-    store: str, start: Start, channel_to: Connect
+    store: str, start_writer: StartWriter, channel_to: Connect
 ) -> None:
-    writer = start(store)
+    writer = start_writer(store)
     channel = channel_to(writer)
     wait_for(lambda: writer.get("/readyz")[0] == 200)
     tail = channel.unary_stream(
@@ -204,12 +136,11 @@ def test_what_is_acknowledged_is_in_the_table_and_can_be_asked_for(
 
 
 def test_an_outage_keeps_the_stream_open_and_loses_nothing(
-    start_postgres: StartPostgres, start: Start, channel_to: Connect
+    start_postgres: StartPostgres, start_writer: StartWriter, channel_to: Connect
 ) -> None:
     server: PostgresServer = start_postgres()
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        list(migrate(connection, migrations(form_to_migrate(connection))))
-    writer = start(server.dsn())
+    make_tables(server.dsn())
+    writer = start_writer(server.dsn())
     stream = Stream(channel_to(writer))
     stream.send(event(1))
     stream.wait_acknowledged(1)
@@ -223,8 +154,10 @@ def test_an_outage_keeps_the_stream_open_and_loses_nothing(
     wait_for(lambda: writer.get("/readyz")[0] == 200)
 
 
-def test_a_writer_that_is_told_to_stop_acknowledges_what_it_read(store: str, start: Start, channel_to: Connect) -> None:
-    writer = start(store, batch__max_delay="1s")
+def test_a_writer_that_is_told_to_stop_acknowledges_what_it_read(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    writer = start_writer(store, batch__max_delay="1s")
     stream = Stream(channel_to(writer))
     stream.send(event(1))
     wait_for(lambda: "sark_audit_writer_pending_events 1.0" in writer.get("/metrics")[1] or sequences(store) == [1])
@@ -239,24 +172,26 @@ def test_a_writer_that_is_told_to_stop_acknowledges_what_it_read(store: str, sta
     [(event(0), SOURCE), (event(1), ""), (event(1), "x" * 513), (event(2**63), SOURCE), (event(1), "a\nb/1")],
 )
 def test_what_no_sidecar_sends_ends_the_stream(
-    store: str, start: Start, channel_to: Connect, sent: Event, source: str
+    store: str, start_writer: StartWriter, channel_to: Connect, sent: Event, source: str
 ) -> None:
-    stream = Stream(channel_to(start(store)))
+    stream = Stream(channel_to(start_writer(store)))
     stream.send(sent, source=source)
     assert stream.wait_refused() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_more_events_than_any_sidecar_sends_at_once_end_the_stream(
-    store: str, start: Start, channel_to: Connect
+    store: str, start_writer: StartWriter, channel_to: Connect
 ) -> None:
-    stream = Stream(channel_to(start(store)))
+    stream = Stream(channel_to(start_writer(store)))
     stream.send(*(Event(sequence=number) for number in range(1, 10_002)))
     assert stream.wait_refused() is grpc.StatusCode.INVALID_ARGUMENT
     assert sequences(store) == []
 
 
-def test_an_event_in_the_name_of_another_source_is_set_aside(store: str, start: Start, channel_to: Connect) -> None:
-    stream = Stream(channel_to(start(store)))
+def test_an_event_in_the_name_of_another_source_is_set_aside(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    stream = Stream(channel_to(start_writer(store)))
     stream.send(event(1), event(2, source="pod-2/ff"), Event(sequence=3, payload=b"\xff"), event(4))
     stream.wait_acknowledged(4)
     assert sequences(store) == [1, 4]
@@ -268,13 +203,14 @@ def test_an_event_in_the_name_of_another_source_is_set_aside(store: str, start: 
     assert "pod-2/ff" in rejected[0][2]
 
 
-def test_without_the_tables_it_waits_for_the_migration(database: str, start: Start, channel_to: Connect) -> None:
-    writer = start(database)
+def test_without_the_tables_it_waits_for_the_migration(
+    database: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    writer = start_writer(database)
     stream = Stream(channel_to(writer))
     stream.send(event(1))
     wait_for(lambda: "sark-pdp db migrate" in writer.get("/readyz")[1])
-    with psycopg.connect(database, autocommit=True) as connection:
-        list(migrate(connection, migrations(form_to_migrate(connection))))
+    make_tables(database)
     stream.wait_acknowledged(1)
 
 
@@ -290,13 +226,13 @@ def test_without_the_tables_it_waits_for_the_migration(database: str, start: Sta
 )
 def test_a_certificate_covers_the_source_that_it_sends_for(
     store: str,
-    start: Start,
+    start_writer: StartWriter,
     certificates: Path,
     source: str,
     settings: dict[str, str],
     code: grpc.StatusCode | None,
 ) -> None:
-    writer = start(store, **_tls(certificates), **settings)
+    writer = start_writer(store, **_tls(certificates), **settings)
     with _secure(writer, certificates) as channel:
         stream = Stream(channel)
         stream.send(event(1, source=source), source=source)
@@ -312,9 +248,9 @@ def test_a_certificate_covers_the_source_that_it_sends_for(
     [({}, False), ({"query__allowed_sans": '["client.test"]'}, True), ({"query__allowed_sans": '["a.test"]'}, False)],
 )
 def test_to_ask_takes_a_name_of_its_own(
-    store: str, start: Start, certificates: Path, settings: dict[str, str], allowed: bool
+    store: str, start_writer: StartWriter, certificates: Path, settings: dict[str, str], allowed: bool
 ) -> None:
-    writer = start(store, **_tls(certificates), **settings)
+    writer = start_writer(store, **_tls(certificates), **settings)
     with _secure(writer, certificates) as channel:
         for method in ("Search", "HourlyCounts"):
             call: Any = channel.unary_unary(f"{QUERY}/{method}")
@@ -331,7 +267,7 @@ def _tls(certificates: Path) -> dict[str, str]:
     return {f"tls__{key}": str(certificates / name) for key, name in files.items()}
 
 
-def _secure(writer: Writer, certificates: Path) -> grpc.Channel:
+def _secure(writer: AuditWriter, certificates: Path) -> grpc.Channel:
     credentials = grpc.ssl_channel_credentials(
         *((certificates / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem"))
     )
