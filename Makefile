@@ -168,6 +168,10 @@ format: .venv/.dev tools ## Rewrite code and policies in the project's style
 conformance: .venv/.dev tools ## Run OPA's own test cases through the engine; the first time takes 15 minutes and 1.5 GB of .tools
 	$(BIN)/python -m tests.conformance $(ARGS)
 
+.PHONY: chaos
+chaos: .venv/.dev postgres ## Kill, cut and fill for 5 minutes whatever the audit trail runs on, and compare; ARGS="--seed N" repeats a run
+	$(BIN)/python -m tests.chaos $(ARGS)
+
 .PHONY: soak
 soak: .venv/.dev ## Kill and stop a process among 100,000 decisions and compare its audit trail; call the front a million times
 	SARK_SOAK_DECISIONS=100000 $(BIN)/python -m pytest -rP tests/integration/test_crash.py $(ARGS)

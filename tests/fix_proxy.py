@@ -30,7 +30,8 @@ class Proxy:
         self.delay = 0.0
         """Seconds that each piece, of 64 KiB at most, is kept before it is passed on."""
         self.loses_answers = False
-        """What the server says is taken and never passed on: it did what it was asked, and nobody hears of it."""
+        """What the server says is taken and never passed on: it did what it was asked, and nobody hears of it. The
+        connections that it hits stay so; `reset` ends them."""
         self.lost = 0
         """Bytes that were."""
         self._target = target
@@ -113,20 +114,25 @@ class Proxy:
                 threading.Thread(target=self._pass_on, args=arguments, daemon=True).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
-        try:
-            with contextlib.suppress(OSError), source, sink:
-                while data := source.recv(_PIECE):
-                    self._pass_piece(data, sink, answers=answers)
-        finally:
-            with self._lock:
-                self._open -= {source, sink}
+        losing = False
+        with contextlib.suppress(OSError):
+            while data := source.recv(_PIECE):
+                while self.stalled:
+                    time.sleep(0.002)
+                # What comes after something that was lost would be taken for it.
+                if losing := losing or (answers and self.loses_answers):
+                    self.lost += len(data)
+                else:
+                    self._send(data, sink)
+        with self._lock:
+            self._open -= {source, sink}
+        for each in (source, sink):
+            with contextlib.suppress(OSError):
+                # The other thread is in `recv`, and a socket that somebody reads from is not closed.
+                each.shutdown(socket.SHUT_RD)
+            each.close()
 
-    def _pass_piece(self, data: bytes, sink: socket.socket, *, answers: bool) -> None:
-        while self.stalled:
-            time.sleep(0.002)
-        if answers and self.loses_answers:
-            self.lost += len(data)
-            return
+    def _send(self, data: bytes, sink: socket.socket) -> None:
         if self.delay:
             time.sleep(self.delay)
         if not self.drips:
