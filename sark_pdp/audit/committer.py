@@ -59,6 +59,11 @@ class Committer:
         """Whether the minute ends in a checkpoint."""
         return self.sequence > self._checkpointed
 
+    @property
+    def needs_look(self) -> bool:
+        """Whether `measure` alone can tell that the spool takes events again: there is nothing to commit."""
+        return self.full or bool(self.problem and not self.sealed)
+
     def start(self) -> None:
         """Commits the first event; raises AuditError, the spool closed, where it fails."""
         self.sealed.append(self._source.started(self._spool.previous))

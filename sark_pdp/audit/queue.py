@@ -55,7 +55,8 @@ class AuditQueue:
         self.required = on_full == "deny"
         """An answer whose record was dropped must not be given."""
         self._capacity = capacity
-        # What put_nowait compares with: zero while the spool is full, and once the queue is closed.
+        # What put_nowait compares with: zero while the spool is full, or fails and records are required, and once the
+        # queue is closed.
         self._limit = 0
         self._queue: deque[AuditRecord] = deque()
         # Bytes that ever went in, counted by the answering threads, and up to which more may, moved on by the audit
@@ -185,7 +186,7 @@ class AuditQueue:
         committer.let_go()
         self._open_or_shut()
         while True:
-            if committer.full and not committer.measure():
+            if committer.needs_look and not committer.measure():
                 return committed
             self._seal()
             done = bool(committer.sealed) and committer.commit()
@@ -202,7 +203,10 @@ class AuditQueue:
     def _open_or_shut(self) -> None:
         with self._gate:
             if not self._closing:
-                self._limit = 0 if self._committer.full else self._capacity
+                committer = self._committer
+                # What may be dropped may as well wait for a disk that fails; what must be recorded has no place there.
+                shut = committer.full or (self.required and committer.problem)
+                self._limit = 0 if shut else self._capacity
 
     def _finish(self) -> None:
         """Commits what is left, in a full spool too: the queue is bounded, and these answers were given."""

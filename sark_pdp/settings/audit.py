@@ -91,7 +91,8 @@ class AuditSettings(Struct, frozen=True, kw_only=True):
     on_full: Annotated[
         Literal["drop", "deny"],
         Meta(
-            description="When the spool or its queue is full: `drop` answers and counts what was lost, `deny` denies."
+            description="When the spool or its queue is full: `drop` answers and counts what was lost, `deny` denies,"
+            " from the first event on that cannot be written."
         ),
     ] = "drop"
     mask: Annotated[

@@ -308,6 +308,45 @@ def test_a_commit_that_fails_is_tried_again_and_nothing_is_lost(directory: Path)
     assert (report.events, report.differences) == (1002, 0)
 
 
+def test_where_records_are_required_a_commit_that_fails_is_the_last_that_is_answered_for(directory: Path) -> None:
+    """A disk that is full or broken is as a full spool: what is answered meanwhile would be lost with the process."""
+    queue = a_queue(directory, on_full="deny")
+    queue.start()
+    with another_writer(directory) as other:
+        other.execute("CREATE TRIGGER broken BEFORE INSERT ON segments BEGIN SELECT raise(ABORT, 'no'); END")
+        assert queue.put_nowait(a_record())
+        wait_until(lambda: not queue.accepts())
+        assert not queue.put_nowait(a_record())
+        assert queue.statistics().queued == 1
+        other.execute("DROP TRIGGER broken")
+    wait_until(queue.accepts)
+    assert queue.statistics().problem == ""
+    assert queue.put_nowait(a_record())
+    queue.close(GRACE)
+    counted = Counter(event.event_type for event in events_of(directory))
+    assert (counted["authorization_allowed"], counted["audit_gap"]) == (2, 1)
+
+
+def test_a_spool_that_could_not_be_measured_is_measured_again_though_nothing_may_come(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [AuditError("not now")] * 2
+    measured = Spool.used_bytes
+
+    def used_bytes(self: Spool) -> int:
+        if failures:
+            raise failures.pop()
+        return measured(self)
+
+    monkeypatch.setattr(Spool, "used_bytes", used_bytes)
+    queue = a_queue(directory, on_full="deny")
+    queue.start()
+    assert not queue.accepts()
+    wait_until(queue.accepts)
+    assert queue.put_nowait(a_record())
+    queue.close(GRACE)
+
+
 def test_a_commit_for_which_there_is_no_memory_is_tried_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = a_queue(directory)
     queue.start()
