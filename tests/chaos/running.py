@@ -19,12 +19,14 @@ from tests.chaos.disk import enter_own_mounts
 from tests.chaos.evidence import Phase, collect
 from tests.chaos.faults import INFLICT
 from tests.chaos.report import Screen, table
-from tests.chaos.schedule import HURRIED, LOCAL, PAIR, UNHURRIED, Fault, phases
+from tests.chaos.schedule import HURRIED, LOCAL, NEEDS_DISK, PAIR, UNHURRIED, Fault, phases
 from tests.chaos.verdict import ANYWHERE, STRICT, Check, judge
 from tests.chaos.world import RATE, World
 
 _BITE: Final = 15.0
 """Seconds that a fault may take to have an effect."""
+_BITE_OF_DISK: Final = 45.0
+"""The same of a full disk: a spool first uses up the room that it has already."""
 _CAUGHT_UP: Final = 30.0
 """Seconds that are waited for writers to have what was committed meanwhile."""
 _SEEDS: Final = 1_000_000
@@ -162,7 +164,7 @@ class Run:
         self._screen.fault(str(fault), at)
         try:
             with INFLICT[fault.kind](self._world, fault.number) as bites:
-                deadline = time.monotonic() + _BITE
+                deadline = time.monotonic() + (_BITE_OF_DISK if fault.kind in NEEDS_DISK else _BITE)
                 while not (bitten := bites()) and time.monotonic() < deadline:
                     time.sleep(0.02)
                 if not bitten:
