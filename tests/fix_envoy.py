@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -76,8 +76,20 @@ class _Echo(BaseHTTPRequestHandler):
 class Envoy:
     """One Envoy; `asks` is the address of the decision point, `host:port` or `unix:///path`."""
 
-    def __init__(self, program: Path, folder: Path, upstream: Upstream, asks: str, filter_: Mapping[str, Any]) -> None:
-        """`filter_` are fields of the ext_authz filter that differ from the usual ones."""
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        upstream: Upstream,
+        asks: str,
+        filter_: Mapping[str, Any],
+        before: Sequence[Mapping[str, Any]] = (),
+        forwards_to: int | None = None,
+    ) -> None:
+        """`filter_` are fields of the ext_authz filter that differ from the usual ones, `before` filters before it.
+
+        `forwards_to` is the port of another server than `upstream`.
+        """
         # pytest rewrites the assertions of fixture modules as it loads them, so none may be imported before.
         from tests.fix_serve import free_port
 
@@ -85,7 +97,8 @@ class Envoy:
         self.upstream = upstream
         self._folder = folder
         config = folder / "envoy.json"
-        config.write_text(json.dumps(_config(self.port, upstream.server_port, asks, filter_, folder / "access.log")))
+        made = _config(self.port, forwards_to or upstream.server_port, asks, filter_, folder / "access.log", before)
+        config.write_text(json.dumps(made))
         flags = [
             "--concurrency",
             "1",
@@ -156,7 +169,14 @@ class Envoy:
             return False
 
 
-def _config(port: int, upstream: int, asks: str, filter_: Mapping[str, Any], access_log: Path) -> dict[str, Any]:
+def _config(
+    port: int,
+    upstream: int,
+    asks: str,
+    filter_: Mapping[str, Any],
+    access_log: Path,
+    before: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     manager = {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "ingress",
@@ -165,6 +185,7 @@ def _config(port: int, upstream: int, asks: str, filter_: Mapping[str, Any], acc
         "preserve_external_request_id": True,
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes()}]},
         "http_filters": [
+            *before,
             {"name": "envoy.filters.http.ext_authz", "typed_config": _ext_authz(filter_)},
             {
                 "name": "envoy.filters.http.router",
@@ -261,14 +282,20 @@ StartEnvoy: TypeAlias = Callable[..., Envoy]
 
 
 @contextmanager
-def running_envoy(program: Path, asks: str, filter_: Mapping[str, Any] | None = None) -> Iterator[Envoy]:
+def running_envoy(
+    program: Path,
+    asks: str,
+    filter_: Mapping[str, Any] | None = None,
+    before: Sequence[Mapping[str, Any]] = (),
+    forwards_to: int | None = None,
+) -> Iterator[Envoy]:
     """An Envoy that is ready, and ended afterwards."""
     upstream = Upstream()
     serving = threading.Thread(target=upstream.serve_forever, args=(0.02,), daemon=True)
     serving.start()
     try:
         with tempfile.TemporaryDirectory(prefix="sark-", dir="/tmp") as folder:
-            started = Envoy(program, Path(folder), upstream, asks, filter_ or {})
+            started = Envoy(program, Path(folder), upstream, asks, filter_ or {}, before, forwards_to)
             try:
                 started.wait_ready()
                 yield started
