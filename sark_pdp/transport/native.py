@@ -55,25 +55,20 @@ class Questions:
 
     def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int, trace: str) -> Request:
         """`size` is that of its message, `trace` the id. Raises InvalidRequestError or UnknownEntrypointError."""
-        read = self._recent.of_check(check)
-        return self._request(read.document, read, check, metadata, policies, size, trace)
+        document, read = self._recent.of_check(check)
+        return self.request_about(document, check, metadata, policies, size, trace, read)
 
     def request_about(
-        self, document: Document, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int, trace: str
-    ) -> Request:
-        """The same with a document of its own."""
-        return self._request(document, None, check, metadata, policies, size, trace)
-
-    def _request(
         self,
         document: Document,
-        read: Read | None,
         check: CheckRequest,
         metadata: Metadata,
         policies: PolicySet,
         size: int,
         trace: str,
+        read: Read | None = None,
     ) -> Request:
+        """The same with a document of its own; `read` is what is known of it."""
         request_id = check.request_id
         policy = check.policy
         if len(request_id) > _MAX_NAME:

@@ -4,6 +4,7 @@ Who asks the same twice within moments, as a proxy does for each call of a sessi
 for what differs. Documents that come once are not kept.
 """
 
+from array import array
 from typing import Final
 
 from sark_pdp._proto.decision_pb2 import CheckRequest
@@ -15,8 +16,11 @@ _LONG: Final = 1024
 """Bytes of a document; a longer one is read each time."""
 _BYTES: Final = 256 * 1024
 """Of all that are kept, as they were sent; read they take some 10 times as much memory, of the worst form 25 times."""
-_SEEN: Final = 4096
-"""Hashes of documents that came once."""
+_SEEN: Final = 2048
+"""Hashes of documents that came once; a later one with the same remainder takes the place of an earlier one."""
+_TRIES: Final = 256
+"""So many in a row that were not kept, and the next ones are not looked for: a tenth of reading them."""
+_REST: Final = 1024
 
 
 class Read:
@@ -40,43 +44,58 @@ class Read:
 class RecentDocuments:
     """Reads the documents of requests, and remembers those that came before. Thread-safe.
 
-    Each statement that changes `_kept` or `_seen` is one call of C code; both are emptied when they are full.
+    Each statement that changes `_kept` or `_seen` is one call of C code. `_kept` is emptied when it is full.
     """
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._kept: dict[str, dict[bytes, Read]] = {"input_json": {}, "authorization": {}, "input": {}}
+        self._kept_json = self._kept["input_json"]
         self._bytes = 0
-        self._seen: set[int] = set()
+        self._missed = 0
+        self._resting = 0
+        # By their remainder; an array, since whatever is allocated for each document would be felt by each.
+        self._seen = array("q", [0]) * _SEEN
 
-    def of_check(self, check: CheckRequest) -> Read:
-        """The document of a request, whichever way it came. Raises InvalidRequestError."""
+    def of_check(self, check: CheckRequest) -> tuple[Document, Read | None]:
+        """The document of a request, whichever way it came, and what is kept of it. Raises InvalidRequestError."""
         field = check.WhichOneof("document")
         if field == "input_json":
             sent = check.input_json
-        elif field is not None and (value := getattr(check, field)).ByteSize() <= _LONG:
-            sent = value.SerializeToString()
-        else:
-            return Read(self._documents.of_check(check))
-        known = self._kept[field].get(sent)
+            if self._resting > 0:
+                self._resting -= 1
+                return self._documents.from_json(field, sent), None
+            known = self._kept_json.get(sent)
+            if known is not None:
+                self._missed = 0
+                return known.document, known
+            self._missed += 1
+            if self._missed >= _TRIES:
+                self._missed, self._resting = 0, _REST
+            document = self._documents.from_json(field, sent)
+            return document, self._remembered(self._kept_json, sent, document)
+        if field is None or (value := getattr(check, field)).ByteSize() > _LONG:
+            return self._documents.of_check(check), None
+        kept, sent = self._kept[field], value.SerializeToString()
+        known = kept.get(sent)
         if known is not None:
-            return known
-        read = Read(self._documents.of_check(check))
-        if len(sent) <= _LONG:
-            self._remember(field, sent, read)
-        return read
+            return known.document, known
+        document = self._documents.of_check(check)
+        return document, self._remembered(kept, sent, document)
 
-    def _remember(self, field: str, sent: bytes, read: Read) -> None:
+    def _remembered(self, kept: dict[bytes, Read], sent: bytes, document: Document) -> Read | None:
         # Only what comes for the second time: documents with a time in them would push out all others.
         number = hash(sent)
-        if number not in self._seen:
-            if len(self._seen) >= _SEEN:
-                self._seen.clear()
-            self._seen.add(number)
-            return
+        place = number % _SEEN
+        if self._seen[place] != number:
+            self._seen[place] = number
+            return None
+        if len(sent) > _LONG:
+            return None
         if self._bytes >= _BYTES:
             self._bytes = 0
-            for kept in self._kept.values():
-                kept.clear()
+            for each in self._kept.values():
+                each.clear()
         self._bytes += len(sent)
-        self._kept[field][sent] = read
+        read = kept[sent] = Read(document)
+        return read
