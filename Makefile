@@ -45,6 +45,10 @@ help: ## List the targets
 run: .venv/.run ## Start the decision point on the default bundle; ARGS="--set key=value" goes to `sark-pdp serve`
 	@exec $(BIN)/sark-pdp serve $(ARGS)
 
+.PHONY: demo
+demo: .venv/.dev ## Start an MCP server, Envoy and the sidecar, and walk through six requests
+	@$(BIN)/python -m tests.demo
+
 .PHONY: test
 test: MAY_INSTALL := yes
 test: .venv/.dev tools h2load postgres redis kubernetes lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
