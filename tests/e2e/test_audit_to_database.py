@@ -9,7 +9,7 @@ import pytest
 
 from tests.fix_native import Channel, events, wait_until, wire_policy
 from tests.fix_serve import Serve, Sidecar
-from tests.fix_writer_process import StartWriter
+from tests.fix_writer_process import AuditWriter, StartWriter
 
 ROWS = "SELECT id::text, source, sequence FROM audit_events ORDER BY source, sequence"
 
@@ -25,8 +25,12 @@ def ask(sidecar: Sidecar, number: int) -> list[str]:
         return [channel.check(case="allow", user={"id": "alice"}, salt=salt).decision_id for salt in range(number)]
 
 
+def is_stored(id_: str, dsn: str) -> bool:
+    return id_ in {row[0] for row in rows(dsn)}
+
+
 def is_committed(id_: str, sidecar: Sidecar, dsn: str) -> bool:
-    return id_ in {row[0] for row in rows(dsn)} or id_ in {event.id for event in events(sidecar.spool_dir)}
+    return is_stored(id_, dsn) or id_ in {event.id for event in events(sidecar.spool_dir)}
 
 
 @pytest.mark.timeout(300)
@@ -59,6 +63,31 @@ def test_each_event_that_was_committed_is_in_the_table_once(
     assert len(by_source) == 2
     for sequences in by_source.values():
         assert sequences == list(range(1, len(sequences) + 1))
+    assert events(sidecar.spool_dir) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_sidecar_moves_between_writers_and_nobody_notices(
+    start_writer: StartWriter, serve: Serve, wire_bundle: Path, store: str
+) -> None:
+    """Whichever is there takes what the other one has not acknowledged."""
+    writers = [start_writer(store), start_writer(store)]
+    targets = [writer.address for writer in writers]
+    sidecar = serve({**wire_policy(wire_bundle), "audit.writer": targets, "shutdown.grace": "60s"})
+    sidecar.wait_ready()
+    kept: list[str] = []
+    for end in (AuditWriter.stop, AuditWriter.kill):
+        for leaving in writers:
+            kept += ask(sidecar, 100)
+            end(leaving)
+            kept += ask(sidecar, 100)
+            wait_until(partial(is_stored, kept[-1], store))
+            leaving.start()
+            leaving.wait_started()
+    assert sidecar.stop() == 0
+    found = rows(store)
+    assert [row[2] for row in found] == list(range(1, len(found) + 1))
+    assert {row[0] for row in found} >= set(kept)
     assert events(sidecar.spool_dir) == []
 
 

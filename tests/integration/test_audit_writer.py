@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 import pytest
 import uuid_utils
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sark_pdp._proto.audit_pb2 import Ack, Batch, Event, Filter, HourlyCountsResponse, SearchRequest, SearchResponse
 from tests.fix_postgres import PostgresServer, StartPostgres
@@ -19,6 +20,7 @@ from tests.fix_writer_process import AuditWriter, StartWriter, make_tables
 PUSH = "/sark.audit.v1.AuditIngest/Push"
 QUERY = "/sark.audit.v1.AuditQuery"
 SOURCE = "pod-1/0123456789abcdef"
+OTHER = "pod-2/fedcba9876543210"
 TIMEOUT = 30.0
 
 
@@ -144,14 +146,71 @@ def test_an_outage_keeps_the_stream_open_and_loses_nothing(
     stream = Stream(channel_to(writer))
     stream.send(event(1))
     stream.wait_acknowledged(1)
+    wait_for(lambda: health(writer) == {"SERVING"})
     server.crash()
     stream.send(event(2))
     wait_for(lambda: writer.get("/readyz")[0] == 503)
+    wait_for(lambda: health(writer) == {"NOT_SERVING"})
     stream.send(event(3))
+    assert stream.call.is_active()
+    # Readiness keeps new callers away; who comes all the same is listened to.
+    late = Stream(channel_to(writer))
+    late.send(event(1, OTHER), source=OTHER)
     server.start()
     stream.wait_acknowledged(3)
-    assert sequences(server.dsn()) == [1, 2, 3]
+    late.wait_acknowledged(1)
+    assert sequences(server.dsn()) == [1, 1, 2, 3]
     wait_for(lambda: writer.get("/readyz")[0] == 200)
+    wait_for(lambda: health(writer) == {"SERVING"})
+
+
+def health(writer: AuditWriter) -> set[str]:
+    """What it says of itself and of its services."""
+    with grpc.insecure_channel(writer.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answers = [
+            stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT)
+            for service in ("", "sark.audit.v1.AuditIngest", "sark.audit.v1.AuditQuery")
+        ]
+    return {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) for answer in answers}
+
+
+def test_two_writers_that_get_the_same_events_store_each_once(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    """As when a sidecar moves while its former writer is still at it: in other batches, in another order."""
+    events = [event(number) for number in range(1, 1001)]
+    streams = [Stream(channel_to(start_writer(store, batch__max_events=size))) for size in (70, 110)]
+    for offset in range(0, len(events), 100):
+        part = events[offset : offset + 100]
+        streams[0].send(*part)
+        streams[1].send(*reversed(part))
+    for stream in streams:
+        stream.finish()
+        list(stream.call)
+        assert stream.call.code() is grpc.StatusCode.OK
+    assert sequences(store) == list(range(1, 1001))
+    with psycopg.connect(store) as connection:
+        assert connection.execute("SELECT count(*) FROM audit_rejected").fetchone() == (0,)
+
+
+def test_a_stream_may_end_at_one_writer_and_go_on_at_another(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    """Nothing is kept between: what the first one stored and did not acknowledge, the second one finds stored."""
+    first, second = start_writer(store), start_writer(store)
+    events = [event(number) for number in range(1, 31)]
+    stream = Stream(channel_to(first))
+    stream.send(*events[:10])
+    stream.wait_acknowledged(10)
+    stream.send(*events[10:20])
+    wait_for(lambda: len(sequences(store)) == 20)
+    first.kill()
+    moved = Stream(channel_to(second))
+    moved.send(*events[10:])
+    moved.wait_acknowledged(30)
+    assert sequences(store) == list(range(1, 31))
+    assert 'sark_audit_writer_events_total{result="duplicate"} 10.0' in second.get("/metrics")[1]
 
 
 def test_a_writer_that_is_told_to_stop_acknowledges_what_it_read(
