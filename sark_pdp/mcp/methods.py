@@ -72,14 +72,6 @@ LISTS: Final[Mapping[str, Listed]] = {
 }
 """By the key of a result that holds the entries."""
 
-LISTINGS: Final[Mapping[str, str]] = {
-    "tools/list": "tools",
-    "resources/list": "resources",
-    "resources/templates/list": "resourceTemplates",
-    "prompts/list": "prompts",
-}
-"""That key by method."""
-
 
 def questions(method: str, params: Params) -> tuple[Asked, ...] | None:
     """What a call wants to use, all of which must be allowed; None for a method that nobody here knows.

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from mcp.server.streamable_http import EventMessage, EventStore
 
 from sark_pdp.client import AsyncClient
 from sark_pdp.mcp import Guard, McpMiddleware
 from tests.fix_envoy import Response
-from tests.fix_mcp import PATIENCE, in_header, served
+from tests.fix_mcp import PATIENCE, a_server, in_header, served
 from tests.fix_serve import Sidecar
 
 MESSAGES = yaml.safe_load((Path(__file__).parents[1] / "cases" / "mcp" / "messages.yaml").read_text())
@@ -63,7 +64,7 @@ class Shop:
     """A server behind the middleware."""
 
     def __init__(self, url: str, server: Server) -> None:
-        self._host = urlsplit(url).netloc
+        self.host = urlsplit(url).netloc
         self.server = server
 
     def request(
@@ -71,7 +72,7 @@ class Shop:
     ) -> Response:
         """As bob, if the headers do not say otherwise."""
         sent = {"x-sark-user": "bob", "content-type": JSON, "accept-encoding": "gzip", **(headers or {})}
-        connection = http.client.HTTPConnection(self._host, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self.host, timeout=PATIENCE)
         try:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
@@ -301,6 +302,69 @@ def test_an_answer_in_json_loses_what_may_not_be_seen(answer: Any, seen: Any, sh
     assert (response.status, response.json()) == (200, seen)
     assert response.header("content-length") == [str(len(response.body))]
     assert response.header("x-of-server") == ["1"]
+
+
+class Store(EventStore):
+    """Keeps the events of one stream, as the SDK wants it kept."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    async def store_event(self, stream_id: str, message: Any) -> str:
+        """Its number."""
+        self.kept.append((stream_id, message))
+        return str(len(self.kept))
+
+    async def replay_events_after(self, last_event_id: str, send_callback: Any) -> str | None:
+        """All of the stream that came after it."""
+        stream_id: str = self.kept[int(last_event_id) - 1][0]
+        for number, (of, message) in enumerate(self.kept, 1):
+            if number > int(last_event_id) and of == stream_id and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream_id
+
+
+def test_a_stream_of_the_sdk_that_is_resumed(sidecar: Sidecar) -> None:
+    """Lists no more than the first time, whoever's request it was."""
+    store = Store()
+    app = McpMiddleware(
+        a_server().streamable_http_app(event_store=store),
+        guard=Guard(AsyncClient(sidecar.grpc, timeout=PATIENCE)),
+        principal=in_header,
+    )
+    headers = {"accept": f"{JSON}, {EVENTS}", "mcp-protocol-version": "2025-11-25"}
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "a test", "version": "1"}}
+    with served(app) as url:
+        shop = Shop(url, Server())
+
+        def post(message: dict[str, Any]) -> Response:
+            return shop.request("POST", encoded({"jsonrpc": "2.0", **message}), headers=headers)
+
+        begun = post({"id": 1, "method": "initialize", "params": about})
+        headers["mcp-session-id"] = begun.header("mcp-session-id")[0]
+        post({"method": "notifications/initialized"})
+        first = post({"id": 2, "method": "tools/list"})
+        (primed,) = [number for number, (of, kept) in enumerate(store.kept, 1) if of == "2" and kept is None]
+        resumed = first_event(shop, {**headers, "last-event-id": str(primed)})
+    assert b"drop_database" in encoded([kept.model_dump() for _, kept in store.kept if kept is not None])
+    for seen in (first.body, resumed):
+        assert b"search_code" in seen
+        assert b"drop_database" not in seen
+
+
+def first_event(shop: Shop, headers: Mapping[str, str]) -> bytes:
+    """The first event with data of a stream, which does not end."""
+    connection = http.client.HTTPConnection(shop.host, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/mcp", headers={"x-sark-user": "bob", **headers})
+        response = connection.getresponse()
+        assert response.status == 200
+        for line in response:
+            if line.startswith(b"data: {"):
+                return line
+        pytest.fail("the stream has no event")
+    finally:
+        connection.close()
 
 
 def test_a_listing_of_thousands(shop: Shop) -> None:
