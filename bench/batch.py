@@ -41,6 +41,8 @@ _SINGLES: Final = 10
 """Checks in each turn, of one batch."""
 _WARM_UP: Final = 100
 _TIMEOUT: Final = 30.0
+_MISSES: Final = 0.02
+"""Of the hits: what may be evaluated of what is measured."""
 
 
 class Figures(Struct, frozen=True):
@@ -89,7 +91,7 @@ def main() -> None:
             for name, way in _WAYS.items():
                 with way(served, options.checks) as asking:
                     figures[f"{carrier}, {name}"] = _measured(asking, options.rounds, options.checks)
-            _require_hits(served, options.checks)
+            _require_hits(served)
     raise SystemExit(_report(figures, options))
 
 
@@ -197,11 +199,11 @@ def _timed(call: Call) -> float:
     return (time.perf_counter_ns() - began) / 1000
 
 
-def _require_hits(served: Serving, count: int) -> None:
-    """Each question was evaluated once, whoever asked it."""
-    missed = served.metric("sark_cache_misses_total", cache_name="l1")
-    if missed != count:
-        raise SystemExit(f"L1 missed {missed:g} times, not {count}")
+def _require_hits(served: Serving) -> None:
+    """The policy lets answers live for a minute or more, so a slow run sees each evaluated a few times."""
+    hits, misses = (served.metric(f"sark_cache_{what}_total", cache_name="l1") for what in ("hits", "misses"))
+    if misses > _MISSES * hits:
+        raise SystemExit(f"L1 missed {misses:g} times and was hit {hits:g} times: figures would tell of something else")
 
 
 def _report(figures: dict[str, Figures], options: argparse.Namespace) -> int:
