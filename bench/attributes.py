@@ -10,26 +10,22 @@ each round's own.
 """
 
 import argparse
-import os
-import pwd
 import random
 import re
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
 from bench.figures import table
 from bench.machine import wait_until
+from bench.postgres_server import postgres_server
 from sark_pdp.attributes.names import TOOL
 from sark_pdp.attributes.postgres import PostgresOptions, PostgresSource
 from sark_pdp.attributes.registry.schema import plan
@@ -57,10 +53,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small registry and one short round: shows that it runs")
     options = parser.parse_args()
     sizes, rounds, seconds = (_QUICK, 1, 1.0) if options.quick else (_FULL, options.rounds, options.seconds)
-    with _postgres() as (programs, dsn):
-        ids = _registry(dsn, sizes)
-        print(_plan(dsn, ids[0]))
-        shares = _measured(programs, dsn, ids, rounds, seconds)
+    with postgres_server(tuned=False) as server:
+        ids = _registry(server.dsn, sizes)
+        print(_plan(server.dsn, ids[0]))
+        shares = _measured(server.programs, server.dsn, ids, rounds, seconds)
     short = [name for name, share in shares.items() if share < WANTED[name]]
     if short and not options.quick:
         raise SystemExit(f"below what is wanted of pgbench's rate: {', '.join(short)}")
@@ -145,36 +141,6 @@ def _plan(dsn: str, id_: str) -> str:
 
 def _answers(source: PostgresSource, id_: str) -> bool:
     return not source.away and bool(source.read([(TOOL, id_)], NO_DEADLINE))
-
-
-@contextmanager
-def _postgres() -> Iterator[tuple[Path, str]]:
-    """The folder of PostgreSQL's programs, and how to reach a server with its defaults, which ends with this."""
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
-    on_path = shutil.which("initdb")
-    if not (installed or on_path):
-        raise SystemExit("PostgreSQL is not installed: run `make postgres`")
-    programs = installed[-1] if installed else Path(str(on_path)).resolve().parent
-    with tempfile.TemporaryDirectory(prefix="sark-pg-", dir="/tmp") as name:
-        folder = Path(name)
-        other: dict[str, Any] = {}
-        if os.getuid() == 0:
-            # It refuses to run as root.
-            nobody = pwd.getpwnam("nobody")
-            other = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            shutil.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        made = ["--username=postgres", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"]
-        run: Callable[..., Any] = subprocess.run
-        run([programs / "initdb", *made, folder / "data"], check=True, capture_output=True, cwd=folder, **other)
-        command = (programs / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=")
-        with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, **other) as server:
-            try:
-                dsn = f"host={folder} user=postgres dbname=postgres"
-                ready = [programs / "pg_isready", "-q", "-d", dsn]
-                wait_until(lambda: run(ready, check=False).returncode == 0, 60, "PostgreSQL does not start")
-                yield programs, dsn
-            finally:
-                server.terminate()
 
 
 if __name__ == "__main__":

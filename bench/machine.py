@@ -91,8 +91,8 @@ def describe() -> dict[str, str]:
 
 
 @contextmanager
-def running(command: Sequence[object], core: int, output: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process pinned to one core; ended with SIGTERM, which it has 30 seconds to follow."""
+def running(command: Sequence[object], core: int | str, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process pinned to one core, or several, as in `0,1`; ended with SIGTERM, which it has 30 seconds to follow."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SARK_PDP_")}
     with output.open("wb") as file:
         process = subprocess.Popen(

@@ -60,12 +60,17 @@ class Serving(Struct, frozen=True):
 
     def samples(self) -> list[tuple[str, float]]:
         """Every series of `/metrics`, labels and all, with its value."""
-        lines = [line for line in _get(f"http://{self.metrics}/metrics").splitlines() if not line.startswith("#")]
-        return [(series, float(value)) for series, _, value in (line.rpartition(" ") for line in lines)]
+        return scraped(self.metrics)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples of this name with at least these labels."""
         return total(self.samples(), name, **labels)
+
+
+def scraped(address: str) -> list[tuple[str, float]]:
+    """Every series of `/metrics` of a process of ours, labels and all, with its value."""
+    lines = [line for line in get(f"http://{address}/metrics").splitlines() if not line.startswith("#")]
+    return [(series, float(value)) for series, _, value in (line.rpartition(" ") for line in lines)]
 
 
 def total(samples: list[tuple[str, float]], name: str, **labels: str) -> float:
@@ -79,7 +84,7 @@ def total(samples: list[tuple[str, float]], name: str, **labels: str) -> float:
 
 
 @contextmanager
-def serving(folder: Path, settings: Settings | None = None, core: int = SERVER_CORE) -> Iterator[Serving]:
+def serving(folder: Path, settings: Settings | None = None, core: int | str = SERVER_CORE) -> Iterator[Serving]:
     """`sark-pdp serve` on the default bundle, its state in the folder; exits the script where it does not start."""
     values = {
         "listen.grpc": f"127.0.0.1:{free_port()}",
@@ -94,7 +99,7 @@ def serving(folder: Path, settings: Settings | None = None, core: int = SERVER_C
     output = folder / "output"
     with running(command, core, output) as process:
         served = Serving(process.pid, values["listen.grpc"], values["listen.metrics"])
-        wait_ready(process, lambda: _ready(f"http://{served.metrics}/readyz"), output)
+        wait_ready(process, lambda: is_ready(f"http://{served.metrics}/readyz"), output)
         yield served
 
 
@@ -174,15 +179,17 @@ def build_policy(folder: Path) -> Path:
     return output
 
 
-def _ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Whether a page of ours is there, and good."""
     try:
-        _get(url)
+        get(url)
     except (OSError, urllib.error.URLError):
         return False
     return True
 
 
-def _get(url: str) -> str:
+def get(url: str) -> str:
+    """A page of ours."""
     with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - of our own listener
         text: str = response.read().decode()
         return text
