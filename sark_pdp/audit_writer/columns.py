@@ -7,7 +7,7 @@ another type are NULL. The payload itself is stored beside them byte for byte.
 
 import ipaddress
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
@@ -41,8 +41,8 @@ _ANCHORS: Final = frozenset({STARTED, STOPPED, CHECKPOINT})
 _NULL: Final = b"\xff\xff\xff\xff"
 _FIELDS: Final = len(NAMES).to_bytes(2)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECONDS: Final = 1_000_000
-_SECONDS_A_DAY: Final = 86_400
+_MICROSECOND: Final = timedelta(microseconds=1)
+_DAY_US: Final = 86_400_000_000
 _FIRST_US: Final = -63_082_281_600_000_000
 _LAST_US: Final = 252_455_615_999_999_999
 """Of the years 1 and 9999, UTC: with its zone a time may be outside, which no day and no answer can name."""
@@ -74,7 +74,7 @@ class Row(Struct, frozen=True, gc=False):
     @property
     def day(self) -> int:
         """Whole days from 2000-01-01, UTC."""
-        return self.time_us // (_SECONDS_A_DAY * _MICROSECONDS)
+        return self.time_us // _DAY_US
 
 
 class Columns(Struct, frozen=True, gc=False):
@@ -180,7 +180,7 @@ def details_of(columns: Columns) -> bytes | None:
 
 
 def _is_too_deep(raw: bytes) -> bool:
-    if raw.count(b"[") + raw.count(b"{") <= _DEEPEST:
+    if len(raw) <= 2 * _DEEPEST or raw.count(b"[") + raw.count(b"{") <= _DEEPEST:
         return False
     depth = 0
     for bracket in _BRACKETS.findall(_TEXTS.sub(b"", raw)):
@@ -192,8 +192,7 @@ def _is_too_deep(raw: bytes) -> bool:
 
 def microseconds_of(point: datetime) -> int:
     """Since 2000-01-01, UTC; a time without a zone is in UTC."""
-    passed = (point if point.tzinfo else point.replace(tzinfo=UTC)) - _EPOCH
-    return (passed.days * _SECONDS_A_DAY + passed.seconds) * _MICROSECONDS + passed.microseconds
+    return ((point if point.tzinfo else point.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
 
 
 def _odd(payload: bytes) -> Columns:

@@ -43,7 +43,7 @@ def maintain(connection: psycopg.Connection[Any], keeping: Keeping) -> bool:
         now = _now(connection)
         if form_of(connection) is Form.TIMESCALE:
             _apply_policies(connection, keeping)
-            hourly.refresh_late(connection)
+            hourly.refresh(connection)
             return True
         oldest = now - keeping.retention
         partitions.create_ahead(connection, now)

@@ -131,7 +131,25 @@ def test_what_is_counted_by_the_hour_includes_late_hours_and_those_that_nobody_c
     found = trail.all("SELECT count FROM audit_events_hourly WHERE user_id = 'alice' ORDER BY hour")
     assert [row[0] for row in found][:2] == [2, 2]
     assert sum(row[0] for row in found) == 6
-    assert trail.all("SELECT count(*) FROM audit_late_hours WHERE hour < now() - interval '2 hours'") == [(0,)]
+    assert trail.all("SELECT count(*) FROM audit_late_hours WHERE hour < now() - interval '70 minutes'") == [(0,)]
+
+
+def test_only_the_last_hour_is_counted_when_asked(trail: Trail) -> None:
+    trail.store.write([event(hours + 1, timestamp=ago(hours=hours)) for hours in (30, 3, 2, 1)])
+    assert trail.maintain()
+    trail.store.write([event(100, timestamp=ago(hours=2))])
+    assert trail.maintain()
+    counts = "audit_hourly_counts"
+    if trail.form is Form.TIMESCALE:
+        trail.all("ALTER MATERIALIZED VIEW audit_events_hourly SET (timescaledb.materialized_only = true)")
+        counts = "audit_events_hourly"
+    found = trail.all(f"SELECT count FROM {counts} WHERE hour < now() - interval '70 minutes' ORDER BY hour")
+    expected = trail.all(
+        "SELECT count(*) FROM audit_events WHERE date_trunc('hour', timestamp, 'UTC') < now() - interval '70 minutes'"
+        " GROUP BY date_trunc('hour', timestamp, 'UTC') ORDER BY date_trunc('hour', timestamp, 'UTC')"
+    )
+    assert found == expected
+    assert len(found) >= 3
 
 
 def refresh(trail: Trail) -> None:
