@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 OPA_VERSION := v1.22.2
 GHZ_VERSION := v0.93.0
 GRPC_GO_VERSION := v1.85.0
+K6_VERSION := v1.8.1
 # The last one that can be named by a version: later ones have a go.mod that does not say v2.
 H2SPEC_VERSION := v2.2.1+incompatible
 HELM_VERSION := v3.22.0
@@ -59,7 +60,7 @@ test: .venv/.dev tools h2load postgres redis kubernetes lint front policies ## I
 tools: .tools/opa-$(OPA_VERSION) .tools/ghz-$(GHZ_VERSION) .tools/h2spec-$(H2SPEC_VERSION)
 tools: .tools/buf-$(BUF_VERSION) .tools/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
 tools: .tools/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION) .tools/typescript/.installed
-tools: .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go; install those for Node, where it is
+tools: .tools/k6-$(K6_VERSION) .tools/grpc-client-$(GRPC_GO_VERSION) ## Build the pinned tools that are written in Go; install those for Node, where it is
 
 .PHONY: kubernetes
 kubernetes: .tools/kubernetes .tools/helm-$(HELM_VERSION) .tools/kubeconform-$(KUBECONFORM_VERSION) ## Build etcd, the Kubernetes API server, kubectl, helm, kubeconform; 8 minutes
@@ -284,6 +285,9 @@ clean: ## Remove what was installed and built
 		echo "no node and npm: the client in TypeScript is not checked"
 	fi
 	touch $@
+
+.tools/k6-%:
+	@$(call go-install,k6,go.k6.io/k6@$*)
 
 .tools/grpc-client-%:
 	@$(call go-install,grpc-client,google.golang.org/grpc/interop/client@$*)

