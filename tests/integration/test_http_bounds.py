@@ -224,6 +224,15 @@ def test_an_idle_connection_is_closed_after_a_while(monkeypatch: pytest.MonkeyPa
     served.listener.stop(Seconds(1.0))
 
 
+def test_no_answer_is_held_back_for_its_second_part(served: Served) -> None:
+    """Nagle's algorithm is off: headers and body leave at once."""
+    with served.client() as client:
+        assert client.post("/large", b"").status == 200
+        (connection,) = served.listener._connections.connections
+        at = connection.transport.get_extra_info("socket")
+        assert at.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
 def test_too_many_connections_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ones that are open go on."""
     monkeypatch.setattr(listeners, "_MOST_CONNECTIONS", 2)

@@ -161,7 +161,8 @@ def _tcp_sockets(host: str, port: int) -> list[socket.socket]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     try:
         for family, ip in dict.fromkeys((family, str(where[0])) for family, *_, where in found):
-            made = socket.socket(family, socket.SOCK_STREAM)
+            # With the protocol's number, by which asyncio turns Nagle's algorithm off: it held each answer back 40 ms.
+            made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             bound.append(made)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
