@@ -52,7 +52,7 @@ demo: .venv/.dev ## Start an MCP server, Envoy and the sidecar, and walk through
 
 .PHONY: test
 test: MAY_INSTALL := yes
-test: .venv/.dev tools h2load postgres redis kubernetes lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
+test: .venv/.dev tools curl h2load postgres redis kubernetes lint front policies ## Install the tools, then check everything; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest --hypothesis-profile repeatable $(ARGS)
 	TEST_TRANSPORT=grpcio $(BIN)/python -m pytest --hypothesis-profile repeatable -m carried tests/contract $(ARGS) $(if $(ARGS),|| [ $$? = 5 ])
 
@@ -73,6 +73,17 @@ h2load: ## Install h2load, which only Debian's packages have, for `make test`
 		DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends nghttp2-client > /dev/null
 	else
 		echo "h2load, which calls the front, is not on PATH; on Debian and Ubuntu: apt-get install nghttp2-client" >&2
+		exit 1
+	fi
+
+.PHONY: curl
+curl: ## Install curl, with which the pages of docs ask, for `make test`
+	@if command -v curl > /dev/null; then exit; fi
+	if [ "$(MAY_INSTALL)" = yes ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends curl > /dev/null
+	else
+		echo "curl, with which the pages of docs ask, is not on PATH; on Debian and Ubuntu: apt-get install curl" >&2
 		exit 1
 	fi
 

@@ -168,7 +168,7 @@ def short_dir() -> Iterator[Path]:
 def sidecar(sark_pdp: Path) -> Iterator[Sidecar]:
     """One that serves the default bundle with almost default settings, for tests that leave it as it was."""
     with tempfile.TemporaryDirectory(prefix="sark-", dir="/tmp") as folder:
-        served = Sidecar(sark_pdp, Path(folder), {})
+        served = Sidecar(sark_pdp, Path(folder), {"listen.http": f"127.0.0.1:{free_port()}"})
         served.start()
         try:
             served.wait_ready()

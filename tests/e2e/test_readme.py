@@ -38,6 +38,7 @@ def placed(block: str, sidecar: Sidecar, scratch: Path) -> str:
     return (
         block.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
         .replace("127.0.0.1:9001", sidecar.grpc)
+        .replace("127.0.0.1:9002", str(sidecar.settings["listen.http"]))
         .replace("/tmp/my-", f"{scratch}/my-")
     )
 
