@@ -102,6 +102,18 @@ def evaluate(client: HttpClient, case: str | None = None, **fields: Any) -> Any:
     return answer.json
 
 
+def decisions_between(spool: Path, first: str, last: str) -> list[str]:
+    """The ids of all decisions after one and before another, both of which were answered already.
+
+    The trail is in the order of answers, and may be behind them.
+    """
+    from tests.fix_native import event, events
+
+    event(spool, last)
+    ids = [each.id for each in events(spool) if each.decision]
+    return ids[ids.index(first) + 1 : ids.index(last)]
+
+
 @contextmanager
 def serving_http(sark_pdp: Path, settings: Mapping[str, object]) -> Iterator[Any]:
     """A `Sidecar` that answers over HTTP on a port of its own, where the settings name none."""

@@ -59,7 +59,7 @@ def go() -> Path:
 @pytest.fixture(scope="session")
 def k6() -> Path:
     """A load generator for HTTP, driven by scripts."""
-    return _program("k6", variable="K6", folder=ROOT / ".tools" / "bin", remedy="run `make tools`")
+    return program("k6", variable="K6", folder=ROOT / ".tools" / "bin", remedy="run `make tools`")
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.fix_http import AUTHORIZE, AUTHORIZE_A2A, EVALUATION, EVALUATIONS, HttpClient
-from tests.fix_native import event, events
+from tests.fix_http import AUTHORIZE, AUTHORIZE_A2A, EVALUATION, EVALUATIONS, HttpClient, decisions_between, evaluate
+from tests.fix_native import event
 from tests.fix_serve import Sidecar
 
 DEVELOPER = {"id": "bob", "roles": ["developer"]}
@@ -113,13 +113,12 @@ def test_authzen_evaluates_several_as_far_as_the_semantic_goes(
     """What is not answered was not evaluated: it is not audited either."""
     options = {} if semantic is None else {"options": {"evaluations_semantic": semantic}}
     asked = {"subject": SUBJECT, "action": INVOKE, **options}
-    before = len([each for each in events(default_http.spool_dir) if each.decision])
+    before = evaluate(default_api)["decision_id"]
     answer = default_api.post(EVALUATIONS, {**asked, "evaluations": [{"resource": tool(name)} for name in tools]})
     assert decisions(answer) == expected
-    for each in answer.json["evaluations"]:
-        event(default_http.spool_dir, each["context"]["decision_id"])
-    recorded = [each for each in events(default_http.spool_dir) if each.decision][before:]
-    assert len(recorded) == len(expected)
+    after = evaluate(default_api)["decision_id"]
+    recorded = decisions_between(default_http.spool_dir, before, after)
+    assert recorded == [each["context"]["decision_id"] for each in answer.json["evaluations"]]
 
 
 def test_what_an_evaluation_says_itself_counts_before_the_default(default_api: HttpClient) -> None:

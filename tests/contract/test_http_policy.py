@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.fix_http import BATCH, EVALUATE, HttpClient, evaluate
-from tests.fix_native import event, events, metric, wait_until
+from tests.fix_http import BATCH, EVALUATE, HttpClient, decisions_between, evaluate
+from tests.fix_native import event, metric, wait_until
 from tests.fix_serve import Sidecar
 
 ANSWERS: list[tuple[str, bool, str, str, Any]] = [
@@ -105,14 +105,13 @@ def test_a_malformed_request_gets_one_sentence_and_no_event(
     wired_api: HttpClient, wired_http: Sidecar, body: Any, status: int, message: str
 ) -> None:
     """It names the field. The connection goes on."""
-    before = len(events(wired_http.spool_dir))
+    before = evaluate(wired_api, "allow")["decision_id"]
     answer = wired_api.post(EVALUATE, body)
     assert answer.problem[0] == status
     assert message in answer.problem[1]
     assert "Traceback" not in answer.body.decode()
-    decision = evaluate(wired_api, "allow")["decision_id"]
-    event(wired_http.spool_dir, decision)
-    assert [each.id for each in events(wired_http.spool_dir)[before:] if each.decision] == [decision]
+    after = evaluate(wired_api, "allow")["decision_id"]
+    assert decisions_between(wired_http.spool_dir, before, after) == []
 
 
 def test_a_batch_keeps_its_order_and_one_bad_item_fails_alone(wired_api: HttpClient, wired_http: Sidecar) -> None:
