@@ -34,7 +34,7 @@ class Refusals:
     def __init__(self, on_failure: OnFailure = "deny", *, dry_run: bool = False) -> None:
         self._as_errors = on_failure == "error"
         self._dry_run = dry_run
-        self.too_large: Final = self._refused(413, Status.INVALID_ARGUMENT, _TOO_LARGE)
+        self.too_large: Final = self._refused(413, Status.PERMISSION_DENIED, _TOO_LARGE)
         """For a message above `limits.max_input_bytes`."""
 
     def of(self, error: RequestError) -> Reply:
@@ -42,7 +42,7 @@ class Refusals:
         code, reason = status_of(error), str(error)
         match error:
             case InvalidRequestError():
-                return self._refused(400, code, reason)
+                return self._refused(400, Status.PERMISSION_DENIED, reason)
             case UnauthenticatedError():
                 return self._refused(401, code, reason, headers={"www-authenticate": 'Bearer error="invalid_token"'})
             case OverloadedError():
