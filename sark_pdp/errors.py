@@ -74,6 +74,10 @@ class DatabaseError(SarkError):
     """PostgreSQL cannot be reached, or does not do what it is asked for."""
 
 
+class InjectionError(SarkError):
+    """A pod cannot have a sidecar as it asks for one."""
+
+
 class RequestError(SarkError):
     """A call that gets no decision."""
 

@@ -11,12 +11,14 @@ from sark_pdp.errors import SarkError
 COMMANDS = {
     "serve": "Answer over gRPC until told to stop.",
     "check": "Ask a running process for one decision.",
+    "ready": "Ask whether a process here serves.",
     "status": "Show what a running process does, and what is wrong.",
     "bundle": "Build, inspect, verify, sign, compare and serve policy bundles.",
     "audit": "Read and verify the audit trail.",
     "cache": "Have what is cached decided and read anew.",
     "audit-writer": "Take the events of all sidecars into the database.",
     "publisher": "Tell every sidecar what changed in the registry.",
+    "injector": "Add the sidecar to pods as they are created.",
     "db": "Make and fill the schema of a database, and size its server.",
     "config": "Show the effective settings and where each came from.",
 }

@@ -2,7 +2,7 @@
 
 from sark_pdp.settings.audit import AuditSettings, AuditTlsSettings
 from sark_pdp.settings.l2 import L2Settings
-from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load, load_as
+from sark_pdp.settings.load import DEFAULT, Loaded, default_bundle, load, load_as, variables_of
 from sark_pdp.settings.schema import (
     AttributeSettings,
     BundleSettings,
@@ -39,4 +39,5 @@ __all__ = [
     "default_bundle",
     "load",
     "load_as",
+    "variables_of",
 ]

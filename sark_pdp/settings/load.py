@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 import sark_pdp
@@ -77,6 +78,23 @@ def load_as(
     settings = build(schema, _values(keys, given))
     check_all(settings, _origins(keys, given))
     return settings
+
+
+def variables_of(config: Path) -> dict[str, str]:
+    """The settings of a sidecar in a file, as variables of its environment, each by its key.
+
+    Raises SettingsError for what no sidecar could use; whether files are there only the sidecar can say.
+    """
+    keys = all_keys()
+    shown = {name: keys[name].kind.show(source.value) for name, source in _from_file(config, keys).items()}
+    return {name: _text(value) for name, value in shown.items()}
+
+
+def _text(value: Any) -> str:
+    """As the environment has it."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _given(
