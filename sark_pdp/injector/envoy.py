@@ -29,9 +29,8 @@ def envoy(template: Template, wishes: Wishes, app_port: int) -> dict[str, Any]:
         "imagePullPolicy": template.pull_policy,
         "command": ["envoy"],
         "args": [
-            f"--config-yaml={configuration(port, app_port, wishes.envoy_body)}",
-            "--concurrency=1",
-            "--log-level=warning",
+            *("--config-yaml", configuration(port, app_port, wishes.envoy_body)),
+            *("--concurrency", "1", "--log-level", "warning"),
             # Several in one network, as with hostNetwork, would share memory by the default one.
             "--disable-hot-restart",
         ],

@@ -1,4 +1,4 @@
-"""The injector in a cluster: other webhooks, security standards, trials, events, and what becomes of pods without it."""
+"""The injector in a cluster: other webhooks, security standards, trials, events, and pods while it is away."""
 
 import base64
 import json
@@ -117,7 +117,7 @@ class _Adder(ThreadingHTTPServer):
 
 
 class _AddsContainer(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:  # noqa: N802  # the name that the server looks for
+    def do_POST(self) -> None:  # the name that the server looks for
         review = json.loads(self.rfile.read(int(self.headers["content-length"])))
         request = review.pop("request")
         response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
@@ -147,7 +147,7 @@ def adder(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
         "metadata": {"name": "zz-adder"},
         "webhooks": [
             {
-                "name": "adder.test",
+                "name": "container.adder.test",
                 "clientConfig": {
                     "url": f"https://127.0.0.1:{server.server_port}/",
                     "caBundle": base64.b64encode(authority.file.read_bytes()).decode(),
@@ -215,7 +215,7 @@ def test_while_no_injector_answers_the_failure_policy_decides(
 
 
 @pytest.fixture(scope="module")
-def account(cluster: Cluster) -> Iterator[Path]:
+def account(cluster: Cluster) -> Path:
     """A token of a service account that may do what docs/injector.md says, and no more."""
     namespace = cluster.namespace()
     cluster.apply(
@@ -236,7 +236,7 @@ def account(cluster: Cluster) -> Iterator[Path]:
     )
     token = cluster.kubeconfig.parent / "injector.token"
     token.write_text(cluster.kubectl("create", "token", "injector", f"--namespace={namespace}"))
-    yield token
+    return token
 
 
 def _reporting(cluster: Cluster, account: Path, **settings: object) -> dict[str, object]:

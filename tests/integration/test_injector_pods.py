@@ -169,7 +169,7 @@ def _check_injected(stored: Pod, created: Pod, expected: Mapping[str, Any], vari
 
 
 def _check_envoy(envoy: Pod, expected: Mapping[str, int]) -> None:
-    configuration = json.loads(envoy["args"][0].removeprefix("--config-yaml="))["static_resources"]
+    configuration = json.loads(envoy["args"][1])["static_resources"]
     listening = configuration["listeners"][0]["address"]["socket_address"]
     app, pdp = (
         cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
