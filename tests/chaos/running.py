@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,8 @@ _SEEDS: Final = 1_000_000
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 where all was kept, 1 where not, 2 where the run could not be made."""
     options = _options(arguments)
+    # Whoever started this may ignore SIGINT, and it would too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     no_disk = enter_own_mounts("tests.chaos", ["--seed", str(options.seed), *arguments])
     folder = Path(tempfile.mkdtemp(prefix="sark-chaos-", dir="/tmp"))
     # PostgreSQL runs as somebody else.
@@ -96,6 +99,7 @@ class Run:
         self._phases: list[Phase] = []
         self._timeline: list[dict[str, Any]] = []
         self._unbitten: list[str] = []
+        self._ending = threading.Event()
         self._began = 0.0
 
     def go(self, *, disk: bool) -> None:
@@ -153,11 +157,18 @@ class Run:
         threads = [threading.Thread(target=self._one, args=(fault, began + fault.start)) for fault in faults]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            # What they did is undone, and nothing is started after everything was ended.
+            self._ending.set()
+            for thread in threads:
+                thread.join()
+            raise
 
     def _one(self, fault: Fault, start: float) -> None:
-        time.sleep(max(start - time.monotonic(), 0.0))
+        self._ending.wait(max(start - time.monotonic(), 0.0))
         at = time.monotonic() - self._began
         entry: dict[str, Any] = {"fault": str(fault), "at": round(at, 3)}
         self._timeline.append(entry)
@@ -165,11 +176,11 @@ class Run:
         try:
             with INFLICT[fault.kind](self._world, fault.number) as bites:
                 deadline = time.monotonic() + (_BITE_OF_DISK if fault.kind in NEEDS_DISK else _BITE)
-                while not (bitten := bites()) and time.monotonic() < deadline:
-                    time.sleep(0.02)
+                while not (bitten := bites()) and time.monotonic() < deadline and not self._ending.wait(0.02):
+                    pass
                 if not bitten:
                     self._unbitten.append(str(fault))
-                time.sleep(fault.seconds)
+                self._ending.wait(fault.seconds)
         except BaseException as error:  # noqa: BLE001 (pytest's own are no Exception)
             self._world.note(f"{fault}: {type(error).__name__}: {error}")
         entry["until"] = round(time.monotonic() - self._began, 3)

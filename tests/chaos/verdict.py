@@ -105,15 +105,15 @@ def _kept_ids(evidence: Evidence, strictness: Strictness) -> Iterator[Check]:
         deaths = [death for death in evidence.deaths if death.sidecar == number]
         gaps = [gap for gap in evidence.gaps if gap.sidecar == number]
         lost = _Lost(missing, deaths, strictness.window, drops=on_full == "drop")
+        denied = sum(bool(answer.decision_id) and not answer.recorded for answer in answers)
         failed = sum(not answer.decision_id for answer in answers)
         yield _check(
             f"sidecar {number} (on_full: {on_full}): a kept decision_id is in the table, or was lost as is stated",
             f"{len(kept):,} kept, {lost.by_kill} lost by {len(deaths)} kills"
             + (f", the oldest {lost.oldest * 1000:.0f} ms before" if lost.by_kill else "")
             + (f", {lost.when_full:,} killed with a full disk" if lost.when_full else "")
-            + f"; {len(lost.left):,} dropped; {sum(not a.recorded and bool(a.decision_id) for a in answers):,} denied"
-            " for want of a record",
-            [*_not_confessed(lost.left, gaps), *_too_many(lost.left, gaps, failed)],
+            + f"; {len(lost.left):,} dropped; {denied:,} denied for want of a record",
+            [*_not_confessed(lost.left, gaps), *_too_many(lost.left, gaps, failed + denied)],
         )
 
 
@@ -158,10 +158,10 @@ def _not_confessed(left: Sequence[Answer], gaps: Sequence[Gap]) -> list[object]:
     return [*unknown, *([f"{len(left)} dropped, {confessed} confessed"] if len(left) > confessed else [])]
 
 
-def _too_many(left: Sequence[Answer], gaps: Sequence[Gap], failed: int) -> list[object]:
-    """More confessed than can have been lost: what got no answer may have been dropped too."""
+def _too_many(left: Sequence[Answer], gaps: Sequence[Gap], others: int) -> list[object]:
+    """More confessed than can have been lost: `others` got no answer, or one that says that it is in no record."""
     confessed = sum(gap.dropped for gap in gaps)
-    return [f"{confessed} confessed, {len(left)} dropped"] if confessed > len(left) + failed else []
+    return [f"{confessed} confessed, {len(left)} dropped"] if confessed > len(left) + others else []
 
 
 def _made(decision_id: str) -> float:
