@@ -28,7 +28,7 @@ _VARIABLES: Final = {
     "log-level": "SARK_PDP_LOG__LEVEL",
     "audit-on-full": "SARK_PDP_AUDIT__ON_FULL",
 }
-_PORTS: Final = {"metrics-port": 1024, "grpc-port": 1024, "envoy-port": 1024, "app-port": 1}
+_PORTS: Final = {"metrics-port": 1024, "grpc-port": 1024, "http-port": 1024, "envoy-port": 1024, "app-port": 1}
 """With the lowest one: what is injected may not listen below 1024."""
 _OTHERS: Final = (INJECT, "containers", "spool-size", "envoy", "envoy-body")
 
@@ -50,6 +50,8 @@ class Wishes(Struct, frozen=True, kw_only=True):
     metrics_port: int | None = None
     grpc_port: int | None = None
     """Where the sidecar listens on loopback, besides the socket; None: nowhere."""
+    http_port: int | None = None
+    """The same for HTTP/JSON, which has no socket."""
     containers: frozenset[str] | None = None
     """Those that are given the socket; None: the app's, and sidecars."""
     envoy: bool = False
@@ -83,6 +85,7 @@ def read_wishes(annotations: Mapping[str, str], defaults: Resources) -> Wishes:
         spool_size=given.get("spool-size"),
         metrics_port=ports.get("metrics-port"),
         grpc_port=ports.get("grpc-port"),
+        http_port=ports.get("http-port"),
         containers=_containers(given),
         envoy=_boolean("envoy", given.get("envoy", "false")),
         envoy_body=0 if body == "0" else _size("envoy-body", body, _BODY),

@@ -103,7 +103,11 @@ def _check_names(pod: Pod) -> None:
 
 def _check_ports(pod: Pod, template: Template, wishes: Wishes) -> None:
     """Two that listen on one port share the pod's network: one of them would not start."""
-    wanted = {"metrics-port": metrics_address(template, wishes).port, "grpc-port": wishes.grpc_port}
+    wanted = {
+        "metrics-port": metrics_address(template, wishes).port,
+        "grpc-port": wishes.grpc_port,
+        "http-port": wishes.http_port,
+    }
     if wishes.envoy:
         wanted["envoy-port"] = wishes.envoy_port or ENVOY_PORT
     taken = {name: number for name, number in wanted.items() if number is not None}

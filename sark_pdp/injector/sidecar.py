@@ -4,6 +4,7 @@ Everything here satisfies the restricted Pod Security Standard
 (https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted).
 """
 
+import json
 from typing import Any, Final
 
 from sark_pdp.addresses import TcpAddress
@@ -123,7 +124,9 @@ def _environment(template: Template, wishes: Wishes, metrics: TcpAddress, grace:
     variables = {
         **dict(template.variables),
         **wishes.variables,
-        "SARK_PDP_LISTEN__GRPC": _listening(wishes),
+        "SARK_PDP_LISTEN__GRPC": _list(f"unix://{SOCKET}", *_loopback(wishes.grpc_port)),
+        # Off unless it is asked for: the app may have that port.
+        "SARK_PDP_LISTEN__HTTP": _list(*_loopback(wishes.http_port)),
         # Containers of a pod run as different users, and whoever mounts the volume is meant to ask.
         "SARK_PDP_LISTEN__SOCKET_MODE": "0666",
         "SARK_PDP_LISTEN__METRICS": str(metrics),
@@ -139,9 +142,13 @@ def _environment(template: Template, wishes: Wishes, metrics: TcpAddress, grace:
     ]
 
 
-def _listening(wishes: Wishes) -> str:
-    socket = f"unix://{SOCKET}"
-    return socket if wishes.grpc_port is None else f'["{socket}","127.0.0.1:{wishes.grpc_port}"]'
+def _loopback(port: int | None) -> list[str]:
+    return [] if port is None else [f"127.0.0.1:{port}"]
+
+
+def _list(*addresses: str) -> str:
+    """As a variable has it."""
+    return json.dumps(addresses)
 
 
 def _mounts(template: Template) -> list[dict[str, Any]]:

@@ -32,7 +32,15 @@ VOLUMES: Final = (SOCKET_VOLUME, STATE_VOLUME, TOKEN_VOLUME, SECRET_VOLUME)
 
 INJECTORS_OWN: Final = frozenset(
     {
-        *("listen.grpc", "listen.socket_mode", "listen.socket_owner", "listen.metrics", "listen.admin", "address"),
+        *(
+            "listen.grpc",
+            "listen.http",
+            "listen.socket_mode",
+            "listen.socket_owner",
+            "listen.metrics",
+            "listen.admin",
+            "address",
+        ),
         *("state_dir", "audit.spool_dir", "audit.spool_max_bytes", "audit.source_name", "shutdown.grace"),
     }
 )

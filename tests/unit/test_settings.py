@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sark_pdp.addresses import TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
-from sark_pdp.settings import BundleSettings, Loaded, load
+from sark_pdp.settings import BundleSettings, Loaded, load, variables_of
+from sark_pdp.settings.keys import variable_of
 
 HOME = {"HOME": "/home/eve"}
 """A small environment, so that the one of the test run does not matter."""
@@ -557,3 +558,30 @@ def test_a_shared_cache_that_cannot_be_is_refused(given: dict[str, str], problem
 def test_a_shared_cache_is_reached_by_url(url: str) -> None:
     l2 = load(None, [f"cache.l2.url={url}", f"cache.l2.mac_key_file={KEY}"], HOME).settings.cache.l2
     assert (l2.url, str(l2.mac_key_file)) == (url, KEY)
+
+
+def test_a_file_means_the_same_as_the_variables_that_it_becomes(tmp_path: Path) -> None:
+    """The injector gives the settings of a sidecar in its environment."""
+    tree = {
+        "listen": {"grpc": ["unix:///run/x", "[::1]:1"], "http": None, "socket_mode": "0600"},
+        "policy": {"bundles": [{"name": "b", "url": "https://b.example/b", "long_poll": "30s"}]},
+        "cache": {"l1": {"ttl": "250ms", "size": 7}},
+        "attributes": {"trust_caller": True},
+        "audit": {"spool_max_bytes": "3MiB", "mask": [{"path": "/input/a", "operation": "truncate", "length": 2}]},
+        "limits": {"max_batch": 5},
+    }
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(yaml.safe_dump(tree))
+
+    variables = {variable_of(name): value for name, value in variables_of(file).items()}
+
+    assert load(None, [], {**HOME, **variables}).settings == load(file, [], HOME).settings
+    assert len(variables) == 10
+
+
+def test_a_file_that_no_sidecar_could_use_becomes_no_variables(tmp_path: Path) -> None:
+    file = tmp_path / "sidecar.yaml"
+    file.write_text("cache: {l1: {siez: 5}}")
+
+    with pytest.raises(SettingsError, match=r"did you mean cache\.l1\.size"):
+        variables_of(file)
