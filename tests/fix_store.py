@@ -18,7 +18,7 @@ from sark_pdp.audit_writer.sessions import ASKING, MAINTAINING, WRITING, session
 from sark_pdp.audit_writer.store import EventStore
 from sark_pdp.postgres.connections import connect
 from sark_pdp.postgres.migrations import migrate
-from tests.fix_postgres import NewDatabase
+from tests.fix_postgres import NewDatabase, PostgresServer
 
 KEEPING = Keeping(timedelta(days=90), timedelta(days=7))
 SOURCE = "pod-1/0123456789abcdef"
@@ -72,16 +72,8 @@ class Trail:
         self.store.close()
 
 
-def require_form(dsn: str, form: Form) -> None:
-    """Skips the test where this server has no TimescaleDB."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        if form is Form.TIMESCALE and not offers_timescale(connection):
-            pytest.skip("no timescaledb is loaded here; `make test-timescale PG_CONFIG=…` runs on a server with it")
-
-
 def make_store(dsn: str, form: Form) -> None:
     """The tables, empty; nothing happens to them that the test does not do."""
-    require_form(dsn, form)
     with psycopg.connect(dsn, autocommit=True) as connection:
         assert len(list(migrate(connection, migrations(form)))) >= 2
         assert form_of(connection) is form
@@ -90,10 +82,19 @@ def make_store(dsn: str, form: Form) -> None:
             connection.execute("SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs")
 
 
+@pytest.fixture(scope="session")
+def has_timescale(postgres_server: PostgresServer) -> bool:
+    """Whether the server offers it."""
+    with psycopg.connect(postgres_server.dsn()) as connection:
+        return offers_timescale(connection)
+
+
 @pytest.fixture(params=list(Form), ids=lambda form: str(form.value))
-def form(request: pytest.FixtureRequest) -> Form:
+def form(request: pytest.FixtureRequest, has_timescale: bool) -> Form:
     """Each form of the store."""
     found: Form = request.param
+    if found is Form.TIMESCALE and not has_timescale:
+        pytest.skip("no timescaledb is loaded here; `make test-timescale PG_CONFIG=…` runs on a server with it")
     return found
 
 

@@ -21,7 +21,7 @@ from sark_pdp.errors import DatabaseError
 from sark_pdp.postgres.connections import connect
 from sark_pdp.postgres.migrations import migrate
 from tests.fix_postgres import NewDatabase
-from tests.fix_store import Trail, event, make_store, now, require_form
+from tests.fix_store import Trail, event, make_store, now
 
 OTHER = "pod-2/0123456789abcdef"
 
@@ -228,7 +228,6 @@ def test_two_that_migrate_at_once_take_turns_and_a_third_has_nothing_to_do(
     form: Form, new_database: NewDatabase
 ) -> None:
     dsn = new_database()
-    require_form(dsn, form)
     both_there = Barrier(2, timeout=60)
 
     def run(_: int) -> int:
@@ -271,7 +270,6 @@ def test_a_database_in_another_encoding_is_refused(new_database: NewDatabase) ->
 def role(form: Form, new_database: NewDatabase) -> Iterator[tuple[str, str, str]]:
     """A database that belongs to a role of no privileges: its DSN as a superuser, as the owner, and as another one."""
     dsn = new_database()
-    require_form(dsn, form)
     owner, auditor = f"owner_{uuid4().hex}", f"auditor_{uuid4().hex}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         for name in (owner, auditor):

@@ -100,12 +100,12 @@ class Stored:
 
 
 @pytest.fixture
-def stored(new_database: NewDatabase, tmp_path: Path, form: Form) -> Stored:
+def stored(form: Form, new_database: NewDatabase, tmp_path: Path) -> Stored:
     return Stored(new_database(), KEY, tmp_path, form)
 
 
 @pytest.fixture
-def keyless(new_database: NewDatabase, tmp_path: Path, form: Form) -> Stored:
+def keyless(form: Form, new_database: NewDatabase, tmp_path: Path) -> Stored:
     return Stored(new_database(), None, tmp_path, form)
 
 
