@@ -43,8 +43,8 @@ _FIELDS: Final = len(NAMES).to_bytes(2)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY_US: Final = 86_400_000_000
-_FIRST_US: Final = -63_082_281_600_000_000
-_LAST_US: Final = 252_455_615_999_999_999
+FIRST_US: Final = -63_082_281_600_000_000
+LAST_US: Final = 252_455_615_999_999_999
 """Of the years 1 and 9999, UTC: with its zone a time may be outside, which no day and no answer can name."""
 _UUID_BYTES: Final = (16).to_bytes(4)
 _INT8_BYTES: Final = (8).to_bytes(4)
@@ -110,7 +110,7 @@ def row_of(source: str, sequence: int, chain: bytes, payload: bytes) -> Row:
             f"the payload says that it is event {columns.sequence} of source {columns.source[:MOST_CHARACTERS]!r}"
         )
     time_us = microseconds_of(columns.timestamp)
-    if not _FIRST_US <= time_us <= _LAST_US:
+    if not FIRST_US <= time_us <= LAST_US:
         raise UnstorableError("the payload's time is outside the years 1 to 9999, UTC")
     details = details_of(columns)
     key = columns.id.bytes

@@ -1,5 +1,8 @@
 """What is asked of the stored trail: a page of events, the events of one commit, counts by the hour."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -8,26 +11,86 @@ from psycopg_pool import ConnectionPool
 
 from sark_pdp._proto import audit_pb2
 from sark_pdp.audit_writer.filters import Position, conditions, position_of, token_of, where
+from sark_pdp.audit_writer.tail import Commit
+from sark_pdp.errors import SarkError
 
 Pool: TypeAlias = ConnectionPool[psycopg.Connection[Any]]
 
 PAGE: Final = 50
 LARGEST_PAGE: Final = 1000
-_MOST_COUNTS: Final = 100_000
-"""Rows of one answer: about 5 MiB."""
+MOST_COUNTS: Final = 50_000
+"""Rows of one answer: about 2.5 MiB, unless the ids of users are long."""
 _MOST_BYTES: Final = 3 << 20
-"""Of the payloads of one page: a message of gRPC has 4 MiB by default."""
-_COLUMNS: Final = sql.SQL("sequence, chain, payload, source, timestamp, id")
+"""Of the payloads of one page, unless it has one event alone: a message of gRPC has 4 MiB by default."""
+_CANCEL_SECONDS: Final = 5.0
+# The server keeps to the limit of bytes: a thousand events of some MiB must not be in the memory of a writer.
+_BOUNDED: Final = """
+SELECT sequence, chain, payload, source, timestamp, id, selected FROM (
+    SELECT *, count(*) OVER () AS selected,
+        sum(octet_length(payload)) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS total
+    FROM (
+        SELECT sequence, chain, payload, source, timestamp, id FROM audit_events {where} ORDER BY {order} LIMIT %s
+    ) AS page
+) AS sized
+WHERE total <= %s OR total = octet_length(payload) ORDER BY {order} LIMIT %s
+"""
+_NEWEST_FIRST: Final = sql.SQL("timestamp DESC, id DESC")
+_OLDEST_FIRST: Final = sql.SQL("timestamp, id")
+
+
+class TooManyError(SarkError):
+    """An answer would be too long; the message says of what to ask less."""
+
+
+class GivenUpError(SarkError):
+    """Nobody waits for the answer any more."""
+
+
+class Asked:
+    """One question, which the one who asked may give up. `give_up` may be called by another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: psycopg.Connection[Any] | None = None
+        self._given_up = threading.Event()
+
+    @contextmanager
+    def connection(self, pool: Pool) -> Iterator[psycopg.Connection[Any]]:
+        """A connection to ask over. Raises GivenUpError where that is of no use any more."""
+        with pool.connection() as connection:
+            with self._lock:
+                if self._given_up.is_set():
+                    raise GivenUpError("the question was given up")
+                self._connection = connection
+            try:
+                yield connection
+            finally:
+                with self._lock:
+                    self._connection = None
+                    if self._given_up.is_set():
+                        # What cancels the query may come after it, and must not meet the next one.
+                        connection.close()
+
+    def give_up(self) -> None:
+        """The database is told to stop, which frees the thread that waits for it. May take a while; never raises."""
+        with self._lock:
+            self._given_up.set()
+            if self._connection is not None:
+                with suppress(psycopg.Error, OSError):
+                    self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
 
 class Questions:
-    """Asks the database; each method takes a connection of the pool, so any number of threads may call."""
+    """Asks the database; each method takes a connection of the pool, so any number of threads may call.
+
+    Each raises InvalidRequestError for what cannot be asked, psycopg.Error where the database fails, and GivenUpError.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def search(self, request: "audit_pb2.SearchRequest") -> "audit_pb2.SearchResponse":
-        """One page, newest first; raises InvalidRequestError, or psycopg.Error where the database fails.
+    def search(self, asked: Asked, request: "audit_pb2.SearchRequest") -> "audit_pb2.SearchResponse":
+        """One page, newest first.
 
         The token names the last event of the page, so what is inserted meanwhile moves nothing.
         """
@@ -36,45 +99,35 @@ class Questions:
             found.append(sql.SQL("(timestamp, id) < (%s, %s)"))
             parameters.extend(position_of(request.filter, request.page_token))
         size = min(request.page_size or PAGE, LARGEST_PAGE)
-        query = sql.SQL("SELECT {} FROM audit_events {} ORDER BY timestamp DESC, id DESC LIMIT %s").format(
-            _COLUMNS, where(found)
-        )
-        with self._pool.connection() as connection:
-            rows = connection.execute(query, [*parameters, size + 1], binary=True).fetchall()
-        response = audit_pb2.SearchResponse()
-        total = 0
-        last: Position | None = None
-        for row in rows[:size]:
-            total += len(row[2])
-            if last is not None and total > _MOST_BYTES:
-                break
-            response.events.append(_event(row))
-            last = (row[4], row[5])
-        if last is not None and len(response.events) < len(rows):
-            response.next_page_token = token_of(request.filter, last)
-        return response
+        events, last = self._page(asked, found, parameters, _NEWEST_FIRST, size)
+        token = "" if last is None else token_of(request.filter, last)
+        return audit_pb2.SearchResponse(events=events, next_page_token=token)
 
-    def committed(self, wanted: "audit_pb2.Filter", transaction: int, first: int, last: int) -> "list[audit_pb2.Event]":
-        """The events of one transaction that match, oldest first; its times are microseconds since 2000-01-01."""
-        found, parameters = conditions(wanted, "timestamp")
+    def committed(
+        self, asked: Asked, wanted: "audit_pb2.Filter", commit: Commit, after: Position | None
+    ) -> "tuple[list[audit_pb2.Event], Position | None]":
+        """Events of one transaction that match, oldest first, and after which one there are more, if there are."""
         times = sql.SQL("timestamp >= {epoch} + %s * {unit} AND timestamp <= {epoch} + %s * {unit}").format(
             epoch=sql.SQL("timestamptz '2000-01-01 00:00:00+00'"), unit=sql.SQL("interval '1 microsecond'")
         )
-        query = sql.SQL("SELECT {} FROM audit_events {} ORDER BY timestamp, id").format(
-            _COLUMNS, where([times, sql.SQL("xmin = %s::text::xid"), *found])
-        )
-        with self._pool.connection() as connection:
-            rows = connection.execute(query, [first, last, str(transaction), *parameters], binary=True).fetchall()
-        return [_event(row) for row in rows]
+        found: list[Any] = [times, sql.SQL("xmin = %s::text::xid")]
+        parameters: list[Any] = [commit.first, commit.last, str(commit.transaction)]
+        selected, values = conditions(wanted, "timestamp")
+        if after is not None:
+            selected.append(sql.SQL("(timestamp, id) > (%s, %s)"))
+            values.extend(after)
+        return self._page(asked, [*found, *selected], [*parameters, *values], _OLDEST_FIRST, LARGEST_PAGE)
 
-    def hourly_counts(self, wanted: "audit_pb2.Filter") -> "audit_pb2.HourlyCountsResponse":
-        """Counts of the hours that begin in the filter's time, oldest first. Raises InvalidRequestError."""
+    def hourly_counts(self, asked: Asked, wanted: "audit_pb2.Filter") -> "audit_pb2.HourlyCountsResponse":
+        """Counts of the hours that begin in the filter's time, oldest first: all of them, or TooManyError."""
         found, parameters = conditions(wanted, "hour", ("event_type", "user_id"))
         query = sql.SQL(
             "SELECT hour, user_id, event_type, count FROM audit_events_hourly {} ORDER BY 1, 3, 2 LIMIT %s"
         ).format(where(found))
-        with self._pool.connection() as connection:
-            rows = connection.execute(query, [*parameters, _MOST_COUNTS]).fetchall()
+        with asked.connection(self._pool) as connection:
+            rows = connection.execute(query, [*parameters, MOST_COUNTS + 1]).fetchall()
+        if len(rows) > MOST_COUNTS:
+            raise TooManyError(f"these are more than {MOST_COUNTS:,} counts; ask for a shorter time")
         return audit_pb2.HourlyCountsResponse(
             counts=[
                 audit_pb2.HourlyCount(
@@ -84,7 +137,13 @@ class Questions:
             ]
         )
 
-
-def _event(row: Any) -> "audit_pb2.Event":
-    sequence, chain, payload, source, *_ = row
-    return audit_pb2.Event(sequence=sequence, chain=chain, payload=payload, source=source)
+    def _page(
+        self, asked: Asked, found: list[Any], parameters: list[Any], order: sql.SQL, size: int
+    ) -> "tuple[list[audit_pb2.Event], Position | None]":
+        """So many events at most, and the position of the last one where there are more."""
+        query = sql.SQL(_BOUNDED).format(where=where(found), order=order)
+        with asked.connection(self._pool) as connection:
+            rows = connection.execute(query, [*parameters, size + 1, _MOST_BYTES, size], binary=True).fetchall()
+        events = [audit_pb2.Event(sequence=row[0], chain=row[1], payload=row[2], source=row[3]) for row in rows]
+        more = bool(rows) and len(rows) < rows[-1][6]
+        return events, (rows[-1][4], rows[-1][5]) if more else None

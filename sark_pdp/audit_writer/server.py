@@ -41,6 +41,17 @@ _POOL_WAIT: Final = 5.0
 _LOOK_INTERVAL: Final = 0.5
 """Seconds between two looks at the readiness."""
 
+_SERVER_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+    # A client that is gone without a word would keep its stream, or its place among those that follow, for two hours.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Clients that follow look for the same.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
@@ -102,6 +113,8 @@ class Writer:
             max_size=options.pool_size + options.max_overflow,
             timeout=_POOL_WAIT,
             kwargs={"autocommit": True, "application_name": "sark-pdp audit-writer query"},
+            # After an outage no question meets a connection that is dead.
+            check=ConnectionPool.check_connection,
             open=False,
         )
         self._listener = Listener(self._connect_listener)
@@ -154,9 +167,7 @@ class Writer:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _listen(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _LARGEST_MESSAGE))
-        )
+        server = grpc.aio.server(options=_SERVER_OPTIONS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         query: dict[str, Any] = {
             "Search": grpc.unary_unary_rpc_method_handler(self._queries.search),
@@ -196,7 +207,9 @@ class Writer:
             await self._health.set(service, status)
 
     async def _connect_listener(self) -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(self._asking_session, autocommit=True)
+        return await psycopg.AsyncConnection.connect(
+            self._asking_session, autocommit=True, application_name="sark-pdp audit-writer tail"
+        )
 
 
 async def serve(options: Options, started: Callable[[Writer], None], stop: asyncio.Event) -> None:

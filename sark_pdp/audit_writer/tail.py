@@ -4,18 +4,21 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from enum import Enum
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from sark_pdp.audit_writer.columns import FIRST_US, LAST_US
 from sark_pdp.audit_writer.store import CHANNEL
 
 _MOST_COMMITS: Final = 1000
 """That one call may be behind."""
 _WAIT: Final = 1.0
 """Seconds between two attempts to listen."""
+_LAST_XID: Final = 2**32 - 1
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +32,16 @@ class Commit(Struct, frozen=True):
     last: int
 
 
-class LostError(Exception):
-    """The word of some commits was lost: the call cannot go on without a gap."""
+class Turn(Enum):
+    """What a call is told beside commits."""
+
+    LISTENING = "listening"
+    """Each commit from now on is told."""
+    LOST = "lost"
+    """Some were not told, or will not be: the call cannot go on without a gap. The last word."""
+
+
+News: TypeAlias = "asyncio.Queue[Commit | Turn]"
 
 
 class Listener:
@@ -38,75 +49,69 @@ class Listener:
 
     def __init__(self, connect: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]) -> None:
         self._connect = connect
-        self._calls: set[asyncio.Queue[Commit | None]] = set()
-        self._listening: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
-
-    @property
-    def calls(self) -> int:
-        """That are open."""
-        return len(self._calls)
+        self._calls: set[News] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._listens = False
 
     @contextmanager
-    def subscribed(self) -> Iterator["asyncio.Queue[Commit | None]"]:
-        """A queue of commits from now on; None says that some were lost, and is the last."""
-        queue: asyncio.Queue[Commit | None] = asyncio.Queue(_MOST_COMMITS)
+    def subscribed(self) -> Iterator[News]:
+        """A queue of what is told from now on."""
+        queue: News = asyncio.Queue(_MOST_COMMITS)
         self._calls.add(queue)
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen())
+        if self._listens:
+            queue.put_nowait(Turn.LISTENING)
+        if self._task is None:
+            self._task = asyncio.create_task(self._listen())
         try:
             yield queue
         finally:
             self._calls.discard(queue)
-            if not self._calls and self._listening is not None:
-                self._listening.cancel()
-                self._listening = None
-                self._ready.clear()
-
-    async def wait_ready(self) -> None:
-        """Until each commit from now on is told."""
-        await self._ready.wait()
+            if not self._calls and self._task is not None:
+                self._task.cancel()
+                self._task = None
+                self._listens = False
 
     async def _listen(self) -> None:
         while True:
             try:
                 async with await self._connect() as connection:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
-                    self._ready.set()
+                    self._listens = True
+                    self._tell(Turn.LISTENING)
                     async for notice in connection.notifies():
                         # Whoever may connect may say anything on a channel.
                         if (commit := _commit_of(notice.payload)) is not None:
                             self._tell(commit)
-            except (psycopg.Error, OSError) as error:
+            except (psycopg.Error, OSError, ValueError) as error:
                 _log.warning("commits cannot be followed", extra={"error": " ".join(str(error).split())})
-            self._ready.clear()
-            for queue in tuple(self._calls):
-                self._lose(queue)
+            self._listens = False
+            self.end()
             await asyncio.sleep(_WAIT)
 
     def end(self) -> None:
-        """All calls end, for the process goes down."""
+        """All calls end once they have taken what they were told."""
         for queue in tuple(self._calls):
             self._lose(queue)
 
-    def _tell(self, commit: Commit) -> None:
+    def _tell(self, news: Commit | Turn) -> None:
         for queue in tuple(self._calls):
             try:
-                queue.put_nowait(commit)
+                queue.put_nowait(news)
             except asyncio.QueueFull:
                 self._lose(queue)
 
-    def _lose(self, queue: "asyncio.Queue[Commit | None]") -> None:
-        """The call ends once it has taken what is before."""
+    def _lose(self, queue: News) -> None:
         self._calls.discard(queue)
         if queue.full():
             queue.get_nowait()
-        queue.put_nowait(None)
+        queue.put_nowait(Turn.LOST)
 
 
 def _commit_of(payload: str) -> Commit | None:
+    """None for what no writer says."""
     try:
         transaction, first, last = map(int, payload.split())
     except ValueError:
         return None
-    return Commit(transaction, first, last)
+    known = 0 <= transaction <= _LAST_XID and FIRST_US <= first <= last <= LAST_US
+    return Commit(transaction, first, last) if known else None

@@ -10,6 +10,7 @@ import pytest
 from sark_pdp._proto.audit_pb2 import Filter, SearchRequest
 from sark_pdp.audit.source import CHECKPOINT
 from sark_pdp.audit_writer.columns import row_of
+from sark_pdp.audit_writer.questions import Asked
 from sark_pdp.audit_writer.schema import Form
 from sark_pdp.audit_writer.sessions import WRITING, session_of
 from sark_pdp.audit_writer.store import EventStore, Rejection, Written
@@ -92,7 +93,7 @@ def test_without_the_tables_it_says_what_to_do(new_database: NewDatabase) -> Non
 
 
 def search(trail: Trail, size: int, token: str = "", **wanted: str) -> tuple[list[int], str]:
-    page = trail.questions.search(SearchRequest(filter=Filter(**wanted), page_size=size, page_token=token))
+    page = trail.questions.search(Asked(), SearchRequest(filter=Filter(**wanted), page_size=size, page_token=token))
     return [found.sequence for found in page.events], page.next_page_token
 
 
@@ -147,7 +148,7 @@ def test_a_token_belongs_to_its_filter(trail: Trail) -> None:
 
 
 def counts(trail: Trail) -> dict[tuple[str, str, str], int]:
-    found = trail.questions.hourly_counts(Filter()).counts
+    found = trail.questions.hourly_counts(Asked(), Filter()).counts
     assert len({(it.hour, it.user_id, it.event_type) for it in found}) == len(found)
     return {(it.hour, it.user_id, it.event_type): it.count for it in found}
 
