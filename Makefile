@@ -123,6 +123,7 @@ redis: ## Install Redis, which tests start servers of, for `make test`; no servi
 test-timescale: .venv/.dev ## The tests of the stored audit trail on a server with TimescaleDB: PG_CONFIG=/path/to/its/pg_config
 	POSTGRES_BIN=$$($(or $(PG_CONFIG),pg_config) --bindir) POSTGRES_PRELOAD=timescaledb $(BIN)/python -m pytest \
 		tests/contract/test_audit_store.py tests/contract/test_audit_store_days.py tests/contract/test_audit_stores.py \
+		tests/contract/test_audit_questions.py \
 		tests/integration/test_audit_verify_stored.py tests/integration/test_audit_writer.py tests/e2e/test_audit_to_database.py $(ARGS)
 
 .PHONY: lint

@@ -1,4 +1,4 @@
-"""Finds and counts events of a spool."""
+"""What events are asked for, and finding and counting them in a spool."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ class Selection(Struct, frozen=True):
     """Inclusive; written as in events: RFC 3339, UTC, microseconds."""
     until: str | None = None
     """Exclusive."""
+    source: str | None = None
 
     def __contains__(self, event: Event) -> bool:
         return (
@@ -34,7 +35,15 @@ class Selection(Struct, frozen=True):
             and (self.event_type is None or self.event_type == event.event_type)
             and (self.since is None or self.since <= event.timestamp)
             and (self.until is None or event.timestamp < self.until)
+            and (self.source is None or self.source == event.source)
         )
+
+
+class Found(Struct, frozen=True):
+    """An event as it is read, and the bytes that it is stored as."""
+
+    event: Event
+    payload: bytes
 
 
 class Counts(Struct):
@@ -52,18 +61,18 @@ class Counts(Struct):
     tools: Counter[str] = Counter()
 
 
-def newest(reader: SpoolReader, position: int, selection: Selection) -> Iterator[Event]:
+def newest(reader: SpoolReader, position: int, selection: Selection) -> Iterator[Found]:
     """Events up to a position, the last committed first. Raises AuditError, as all here, where one cannot be read."""
     for segment in reader.backward(position):
-        yield from (event for event in reversed(_events(segment)) if event in selection)
+        yield from reversed(_selected(segment, selection))
 
 
-def committed_after(reader: SpoolReader, position: int, selection: Selection) -> tuple[int, list[Event]]:
+def committed_after(reader: SpoolReader, position: int, selection: Selection) -> tuple[int, list[Found]]:
     """Events committed after a position, in order, and the position to ask after the next time."""
     upto = reader.snapshot().position
-    found: list[Event] = []
+    found: list[Found] = []
     for segment in reader.forward(position, upto):
-        found.extend(event for event in _events(segment) if event in selection)
+        found.extend(_selected(segment, selection))
     return upto, found
 
 
@@ -71,10 +80,17 @@ def count(reader: SpoolReader, selection: Selection) -> Counts:
     """The numbers of all events that are selected."""
     counts = Counts(decisions=Counter(), types=Counter(), tools=Counter())
     for segment in reader.forward(0, reader.snapshot().position):
-        for event in _events(segment):
-            if event in selection:
-                _add(counts, event)
+        for found in _selected(segment, selection):
+            _add(counts, found.event)
     return counts
+
+
+def earliest(reader: SpoolReader) -> str:
+    """The time of the first event that is there; empty where there is none."""
+    for segment in reader.forward(0, reader.snapshot().position, at_once=1):
+        for found in _selected(segment, Selection()):
+            return found.event.timestamp
+    return ""
 
 
 def _add(counts: Counts, event: Event) -> None:
@@ -90,8 +106,9 @@ def _add(counts: Counts, event: Event) -> None:
         counts.dropped += event.details["dropped"]
 
 
-def _events(segment: StoredSegment) -> list[Event]:
+def _selected(segment: StoredSegment, selection: Selection) -> list[Found]:
     events = segment.events()
     if events is None:
         raise AuditError(f"Segment {segment.position} of the spool is damaged; `sark-pdp audit verify` tells more")
-    return [event_of(event.payload) for event in events]
+    read = ((event_of(stored.payload), stored.payload) for stored in events)
+    return [Found(event, payload) for event, payload in read if event in selection]

@@ -14,7 +14,7 @@ COMMANDS = {
     "ready": "Ask whether a process here serves.",
     "status": "Show what a running process does, and what is wrong.",
     "bundle": "Build, inspect, verify, sign, compare and serve policy bundles.",
-    "audit": "Read and verify the audit trail.",
+    "audit": "Read, verify and export the audit trail.",
     "cache": "Have what is cached decided and read anew.",
     "audit-writer": "Take the events of all sidecars into the database.",
     "publisher": "Tell every sidecar what changed in the registry.",

@@ -1,6 +1,7 @@
 """How events, counts and what `verify` found look on a terminal. What callers wrote is made harmless first."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -11,15 +12,19 @@ from sark_pdp.audit.event import Event
 from sark_pdp.audit.search import Counts
 from sark_pdp.audit.verify import Report, SourceReport
 from sark_pdp.cli import terminal
+from sark_pdp.cli.audit_trails import HourCounts
 from sark_pdp.model import Json
 
 _STYLES = {"allow": "green", "deny": "yellow", "undefined": "yellow", "error": "red"}
-_MOST_TOOLS = 10
+_MOST_SHOWN = 10
 _TIME_WIDTH = 19
+_MINUTE_WIDTH = 16
 _COLUMNS = ("Time (UTC)", "Event", "User", "Action", "Server", "Tool", "Policy", "Reason")
+_SOURCE = "Source"
 _UNBROKEN = 2
 """So many columns are never wrapped."""
 _WIDE = 100
+_WIDEST = 140
 _LONGEST_DETAIL = 20
 _CHAINS = {"keyed": "keyed", "keyless": "keyless", "unchecked": "not checked"}
 _ENDS = {
@@ -31,16 +36,18 @@ _ENDS = {
 }
 
 
-def print_events(events: Iterable[Event]) -> None:
-    """A table."""
+def print_events(events: Iterable[Event], *, sources: bool = False) -> None:
+    """A table; `sources` adds where each event is from."""
     console = terminal.console()
     # A narrow terminal has no room for these; a pipe, `tail` and `--json` show them.
     left_out = {"Action", "Server", "Policy"} if console.width < _WIDE else set()
     shown = [index for index, name in enumerate(_COLUMNS) if name not in left_out]
-    table = terminal.table(*(Column(_COLUMNS[index], no_wrap=index < _UNBROKEN) for index in shown))
+    columns = [Column(_COLUMNS[index], no_wrap=index < _UNBROKEN) for index in shown]
+    sources = sources and console.width >= _WIDEST
+    table = terminal.table(*columns, *((_SOURCE,) if sources else ()))
     for event in events:
         cells = _cells(event)
-        table.add_row(*(cells[index] for index in shown))
+        table.add_row(*(cells[index] for index in shown), *((_plain(event.source),) if sources else ()))
     console.print(table)
 
 
@@ -60,18 +67,31 @@ def print_counts(counts: Counts) -> None:
     console.print(Text(f"{counts.events:,} events from {counts.since} to {counts.until}{rate}"), soft_wrap=True)
     if counts.dropped:
         console.print(Text(f"{counts.dropped:,} more were dropped, as audit_gap events say", "red"))
-    table = terminal.table("", "", "Events")
-    for title, counter, most in (
-        ("Decision", counts.decisions, None),
-        ("Type", counts.types, None),
-        ("Tool", counts.tools, _MOST_TOOLS),
-    ):
+    _print_numbers(
+        ("Decision", counts.decisions, None), ("Type", counts.types, None), ("Tool", counts.tools, _MOST_SHOWN)
+    )
+
+
+def print_hours(counts: HourCounts) -> None:
+    """The hours that were counted, then a table."""
+    span = f"{counts.since[:_MINUTE_WIDTH]}Z to {counts.until[:_MINUTE_WIDTH]}Z"
+    console = terminal.console()
+    console.print(Text(f"{counts.events:,} events in the whole hours from {span}"), soft_wrap=True)
+    _print_numbers(
+        ("Type", counts.types, None), ("User", counts.users, _MOST_SHOWN), ("Hour", counts.hours, _MOST_SHOWN)
+    )
+
+
+def _print_numbers(*sections: tuple[str, Counter[str], int | None]) -> None:
+    """The largest numbers of each section: its title, what it counts, and how many are shown."""
+    table = terminal.table("", "", Column("Events", justify="right"))
+    for title, counter, most in sections:
         for index, (name, number) in enumerate(counter.most_common(most)):
             table.add_row(Text(title if index == 0 else "", "bold"), _plain(name), f"{number:,}")
-        left = len(counter) - _MOST_TOOLS if most else 0
+        left = len(counter) - most if most else 0
         if left > 0:
             table.add_row("", Text(f"and {left:,} more", "dim"), "")
-    console.print(table)
+    terminal.console().print(table)
 
 
 def print_report(report: Report) -> None:

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from sark_pdp.audit.source import Source
 from sark_pdp.audit.spool import Spool
+from sark_pdp.audit.spool_file import DATABASE
 from sark_pdp.cli import main
 from sark_pdp.model import AuditRecord, Outcome
 from tests.fix_audit import NOON, ManualClock, a_record, write_source
@@ -95,6 +96,7 @@ def test_list_shows_the_newest_first(spool: Path) -> None:
         (["--user", "alice", "--since", "2026-01-01T15:00:00+01:00"], [2]),
         (["--user", "alice", "--since", "2026-01-01T14:00:00"], [2]),
         (["--user", "nobody"], []),
+        (["--source", "pod/nobody"], []),
     ],
 )
 def test_list_filters(spool: Path, filters: list[str], found: list[int]) -> None:
@@ -146,7 +148,7 @@ def test_an_empty_spool_says_so(tmp_path: Path, command: str) -> None:
     assert result.stdout == f"There are no events in {tmp_path} yet.\n"
 
 
-@pytest.mark.parametrize("command", ["list", "tail", "stats", "verify"])
+@pytest.mark.parametrize("command", ["list", "tail", "stats", "verify", "export"])
 def test_a_folder_without_a_spool_is_an_error_in_one_line(tmp_path: Path, command: str) -> None:
     result = run(command, "--spool", tmp_path / "nowhere")
     assert result.exit_code == 2
@@ -182,8 +184,37 @@ def test_tail_follows_what_is_committed_until_it_is_interrupted(tmp_path: Path) 
         assert json.loads(tail.stdout.readline())["id"] == second.id
         tail.send_signal(signal.SIGINT)
         _, errors = tail.communicate(timeout=60)
-    assert tail.returncode == 130
-    assert "Traceback" not in errors
+    assert tail.returncode == 0
+    assert errors == ""
+
+
+def test_tail_follows_the_spool_that_takes_the_place_of_a_damaged_one(tmp_path: Path) -> None:
+    first, second = (a_record(outcome=Outcome.DENY) for _ in range(2))
+    spool = tmp_path / "spool"
+    write(spool, [first])
+    program = "from sark_pdp.cli import main; main()"
+    command: list[str | Path] = [sys.executable, "-c", program, "audit", "tail", "-f", "--json", "--spool", spool]
+    with subprocess.Popen(
+        [*command, "--decision", "deny"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as tail:
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["id"] == first.id
+        write(tmp_path / "new", [second])
+        (spool / DATABASE).rename(spool / f"{DATABASE}.damaged")
+        (tmp_path / "new" / DATABASE).rename(spool / DATABASE)
+        assert json.loads(tail.stdout.readline())["id"] == second.id
+        tail.kill()
+        _, errors = tail.communicate(timeout=60)
+    assert "another spool" in errors
+
+
+def test_export_is_for_other_programs_and_not_for_a_terminal(spool: Path) -> None:
+    lines = run("export", "--spool", spool, "--type", "authorization_denied").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [RECORDS[2].id, RECORDS[1].id]
+    rows = run("export", "--spool", spool, "--format", "csv", "--limit", 2).stdout.splitlines()
+    assert rows[0].startswith('"id","timestamp","source"')
+    assert len(rows) == 3
+    assert any("--output" in line for line in in_terminal(80, "export", "--spool", spool, code=2))
 
 
 def test_stats_count(spool: Path) -> None:
@@ -246,19 +277,19 @@ def test_verify_takes_the_key_from_the_settings_with_the_spool(tmp_path: Path) -
 
 
 def test_every_command_has_help_with_examples() -> None:
-    for command in ("list", "tail", "stats", "verify"):
+    for command in ("list", "tail", "stats", "verify", "export"):
         result = run(command, "--help")
         assert result.exit_code == 0
         assert f"sark-pdp audit {command}" in result.stdout
 
 
-def in_terminal(columns: int, *arguments: object) -> list[str]:
+def in_terminal(columns: int, *arguments: object, code: int = 0) -> list[str]:
     """What a person sees on a terminal of this width, without colours."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     program = [sys.executable, "-c", "from sark_pdp.cli import main; main()", "audit", *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    with subprocess.Popen(program, stdout=theirs, env=environment | {"TERM": "xterm"}) as process:
+    with subprocess.Popen(program, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}) as process:
         os.close(theirs)
         shown = b""
         # Where nobody writes to a terminal any more, Linux fails the reading.
@@ -266,7 +297,7 @@ def in_terminal(columns: int, *arguments: object) -> list[str]:
             while read := os.read(ours, 4096):
                 shown += read
     os.close(ours)
-    assert process.returncode == 0
+    assert process.returncode == code
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
 
 

@@ -53,7 +53,7 @@ def a_large_record(kib: int = 64) -> AuditRecord:
 def events_of(directory: Path) -> list[Event]:
     """All events, oldest first."""
     with SpoolReader(directory) as reader:
-        return list(reversed(list(newest(reader, reader.snapshot().position, Selection()))))
+        return [found.event for found in reversed(list(newest(reader, reader.snapshot().position, Selection())))]
 
 
 def verified(directory: Path, *keys: bytes) -> Report:

@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def events_of(directory: Path) -> list[Event]:
     with SpoolReader(directory) as reader:
-        return list(reversed(list(newest(reader, reader.snapshot().position, Selection()))))
+        return [found.event for found in reversed(list(newest(reader, reader.snapshot().position, Selection())))]
 
 
 def verified(directory: Path) -> Report:

@@ -1,98 +1,36 @@
 """`sark-pdp audit-writer` as a real process on a real PostgreSQL: streams, questions, an outage, the end."""
 
-import queue
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
-import msgspec
 import psycopg
 import pytest
-import uuid_utils
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from psycopg.conninfo import make_conninfo
 
-from sark_pdp._proto.audit_pb2 import Ack, Batch, Event, Filter, HourlyCountsResponse, SearchRequest, SearchResponse
+from sark_pdp._proto.audit_pb2 import Event, Filter, HourlyCountsResponse, SearchRequest, SearchResponse
 from tests.fix_postgres import PostgresServer, StartPostgres
 from tests.fix_writer_process import AuditWriter, StartWriter, make_tables
+from tests.fix_writer_streams import (
+    QUERY,
+    SOURCE,
+    TIMEOUT,
+    Connect,
+    Stream,
+    event,
+    secure_channel,
+    wait_for,
+    writer_tls,
+)
 
-PUSH = "/sark.audit.v1.AuditIngest/Push"
-QUERY = "/sark.audit.v1.AuditQuery"
-SOURCE = "pod-1/0123456789abcdef"
 OTHER = "pod-2/fedcba9876543210"
-TIMEOUT = 30.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
-class Stream:
-    """One open call of Push."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._batches: queue.Queue[Batch | None] = queue.Queue()
-        self.call: Any = channel.stream_stream(
-            PUSH, request_serializer=Batch.SerializeToString, response_deserializer=Ack.FromString
-        )(iter(self._batches.get, None))
-
-    def send(self, *events: Event, source: str = SOURCE) -> None:
-        self._batches.put(Batch(source=source, events=events))
-
-    def finish(self) -> None:
-        self._batches.put(None)
-
-    def wait_acknowledged(self, sequence: int) -> None:
-        for ack in self.call:
-            if ack.sequence == sequence:
-                return
-        raise AssertionError("the stream ended")
-
-    def wait_refused(self) -> grpc.StatusCode:
-        with pytest.raises(grpc.RpcError):
-            list(self.call)
-        code: grpc.StatusCode = self.call.code()
-        return code
-
-
-def event(sequence: int, source: str = SOURCE, **columns: Any) -> Event:
-    payload = {
-        "id": str(uuid_utils.uuid7()),
-        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "source": source,
-        "sequence": sequence,
-        "event_type": "authorization_allowed",
-        "severity": "low",
-        "user_id": "alice",
-        "details": {},
-        **columns,
-    }
-    return Event(sequence=sequence, chain=bytes(32), payload=msgspec.json.encode(payload))
-
-
-@pytest.fixture
-def channel_to() -> Iterator[Callable[[AuditWriter], grpc.Channel]]:
-    opened: list[grpc.Channel] = []
-
-    def connect(writer: AuditWriter) -> grpc.Channel:
-        opened.append(grpc.insecure_channel(writer.address))
-        return opened[-1]
-
-    yield connect
-    for channel in opened:
-        channel.close()
 
 
 def sequences(dsn: str) -> list[int]:
     with psycopg.connect(dsn) as connection:
         return [row[0] for row in connection.execute("SELECT sequence FROM audit_events ORDER BY sequence")]
-
-
-Connect = Callable[[AuditWriter], grpc.Channel]
 
 
 def test_what_is_acknowledged_is_in_the_table_and_can_be_asked_for(
@@ -291,8 +229,8 @@ def test_a_certificate_covers_the_source_that_it_sends_for(
     settings: dict[str, str],
     code: grpc.StatusCode | None,
 ) -> None:
-    writer = start_writer(store, **_tls(certificates), **settings)
-    with _secure(writer, certificates) as channel:
+    writer = start_writer(store, **writer_tls(certificates), **settings)
+    with secure_channel(writer, certificates) as channel:
         stream = Stream(channel)
         stream.send(event(1, source=source), source=source)
         if code is None:
@@ -309,8 +247,8 @@ def test_a_certificate_covers_the_source_that_it_sends_for(
 def test_to_ask_takes_a_name_of_its_own(
     store: str, start_writer: StartWriter, certificates: Path, settings: dict[str, str], allowed: bool
 ) -> None:
-    writer = start_writer(store, **_tls(certificates), **settings)
-    with _secure(writer, certificates) as channel:
+    writer = start_writer(store, **writer_tls(certificates), **settings)
+    with secure_channel(writer, certificates) as channel:
         for method in ("Search", "HourlyCounts"):
             call: Any = channel.unary_unary(f"{QUERY}/{method}")
             if allowed:
@@ -319,16 +257,111 @@ def test_to_ask_takes_a_name_of_its_own(
                 with pytest.raises(grpc.RpcError) as refused:
                     call(b"", timeout=TIMEOUT)
                 assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        follow: Any = channel.unary_stream(f"{QUERY}/Tail")
+        tail = follow(b"")
+        tail.initial_metadata()
+        assert tail.done() is not allowed
+        if not allowed:
+            assert tail.code() is grpc.StatusCode.PERMISSION_DENIED
+        tail.cancel()
 
 
-def _tls(certificates: Path) -> dict[str, str]:
-    files = {"cert_file": "server.pem", "key_file": "server.key", "client_ca_file": "ca.pem"}
-    return {f"tls__{key}": str(certificates / name) for key, name in files.items()}
+def test_questions_may_be_asked_as_a_role_that_only_reads(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    """The role that writes needs no right to answer, and the one that answers none to write."""
+    role = f"auditor_{uuid4().hex}"
+    with psycopg.connect(store, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+        connection.execute(f"GRANT SELECT ON audit_events, audit_events_hourly TO {role}".encode())
+    try:
+        writer = start_writer(store, database__query_dsn=make_conninfo(store, user=role))
+        channel = channel_to(writer)
+        follow: Any = channel.unary_stream(f"{QUERY}/Tail")
+        tail = follow(b"")
+        tail.initial_metadata()
+        stream = Stream(channel)
+        stream.send(event(1))
+        stream.wait_acknowledged(1)
+        assert Event.FromString(next(tail)).sequence == 1
+        search: Any = channel.unary_unary(f"{QUERY}/Search")
+        assert [each.sequence for each in SearchResponse.FromString(search(b"", timeout=TIMEOUT)).events] == [1]
+        with psycopg.connect(store) as connection:
+            names = "SELECT DISTINCT application_name, usename FROM pg_stat_activity WHERE application_name LIKE %s"
+            users: dict[str, str] = dict(connection.execute(names, ["sark-pdp audit-writer%"]).fetchall())
+        assert {users.pop(f"sark-pdp audit-writer {kind}") for kind in ("query", "tail")} == {role}
+        assert set(users.values()) == {"postgres"}
+        tail.cancel()
+        assert writer.stop() == 0
+    finally:
+        with psycopg.connect(store, autocommit=True) as connection:
+            connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
-def _secure(writer: AuditWriter, certificates: Path) -> grpc.Channel:
-    credentials = grpc.ssl_channel_credentials(
-        *((certificates / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem"))
+def test_a_client_that_does_not_read_holds_nobody_up_and_leaves_nothing(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    writer = start_writer(store)
+    channel = channel_to(writer)
+    follow: Any = channel.unary_stream(
+        f"{QUERY}/Tail", request_serializer=Filter.SerializeToString, response_deserializer=Event.FromString
     )
-    options = (("grpc.ssl_target_name_override", "server.test"),)
-    return grpc.secure_channel(writer.address, credentials, options)
+    lazy, eager = follow(Filter()), follow(Filter())
+    for tail in (lazy, eager):
+        tail.initial_metadata()
+    stream = Stream(channel)
+    number = 400
+    for sequence in range(1, number + 1):
+        # More than all buffers on the way hold.
+        stream.send(event(sequence, details={"text": "x" * 30_000}))
+    stream.wait_acknowledged(number)
+    assert [next(eager).sequence for _ in range(number)] == list(range(1, number + 1))
+    assert "sark_audit_writer_tails 2.0" in writer.get("/metrics")[1]
+    lazy.cancel()
+    eager.cancel()
+    wait_for(lambda: "sark_audit_writer_tails 0.0" in writer.get("/metrics")[1])
+
+
+def test_questions_that_nobody_waits_for_keep_none_of_others_waiting(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    writer = start_writer(store)
+    search: Any = channel_to(writer).unary_unary(f"{QUERY}/Search")
+    search(b"", timeout=TIMEOUT)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(store) as lock, psycopg.connect(store, autocommit=True) as look:
+        lock.execute("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE")
+        asked = [search.future(b"", timeout=TIMEOUT) for _ in range(12)]
+        # As many as it has threads for.
+        wait_for(lambda: look.execute(waiting).fetchone() == (8,))
+        for each in asked:
+            each.cancel()
+        wait_for(lambda: look.execute(waiting).fetchone() == (0,))
+        lock.rollback()
+    search(b"", timeout=TIMEOUT)
+
+
+def test_who_follows_hears_at_once_that_the_database_is_away(
+    start_postgres: StartPostgres, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    server: PostgresServer = start_postgres()
+    make_tables(server.dsn())
+    channel = channel_to(start_writer(server.dsn()))
+    follow: Any = channel.unary_stream(f"{QUERY}/Tail")
+    tail = follow(b"")
+    tail.initial_metadata()
+    server.crash()
+    for call in (tail, follow(b"")):
+        with pytest.raises(grpc.RpcError):
+            next(call)
+        assert call.code() is grpc.StatusCode.UNAVAILABLE
+    server.start()
+    wait_for(lambda: _follows(follow))
+
+
+def _follows(follow: Any) -> bool:
+    call = follow(b"")
+    call.initial_metadata()
+    listening = not call.done()
+    call.cancel()
+    return listening
