@@ -59,7 +59,7 @@ def _greet(injector: "Injector") -> None:
 
 def _options(settings: "InjectorSettings") -> "Options":
     """Raises SettingsError."""
-    from sark_pdp.injector.certificate import Files
+    from sark_pdp.certificates import Files
     from sark_pdp.injector.events import Api
     from sark_pdp.injector.server import Options
 

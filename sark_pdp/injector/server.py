@@ -17,9 +17,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from sark_pdp.addresses import TcpAddress
+from sark_pdp.certificates import Certificate, Files
 from sark_pdp.errors import StartError
 from sark_pdp.injector.admission import Admission, Outcome, Verdict
-from sark_pdp.injector.certificate import Certificate, Files
 from sark_pdp.injector.events import Api, Events
 from sark_pdp.injector.metrics import InjectorMetrics
 from sark_pdp.injector.review import InvalidReviewError, Question, read_review, write_admitted, write_refused
@@ -65,7 +65,7 @@ class Injector:
         """Raises StartError."""
         self._options = options
         self._certificate = certificate = Certificate(options.tls)
-        self._metrics = InjectorMetrics(lambda: certificate.expires)
+        self._metrics = InjectorMetrics(certificate.expires)
         self._admission = Admission(options.template, options.excluded, options.on_failure)
         self._events = None if options.api is None else Events(options.api, self._metrics)
         self._probes = ProbeListener(options.metrics, self._metrics.registry, self._problem)
@@ -167,7 +167,7 @@ class Injector:
     def _problem(self) -> str | None:
         if self._stopping:
             return "the process is going down"
-        if time.time() > self._certificate.expires:
+        if time.time() > self._certificate.expires():
             return "the certificate in tls.cert_file has expired"
         return None
 

@@ -1,6 +1,7 @@
 """Each way to reach the HTTP API answers alike, and the audit trail says who came by it."""
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,3 +172,34 @@ def test_a_port_of_another_process_stops_the_start(serve: Serve, served: Sidecar
     started = serve({"listen.http": tcp, "state_dir": shared_state})
     assert started.wait_exit() == 2
     assert started.log.startswith(f"sark-pdp: listen.http: cannot listen on {tcp}")
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(
+    sark_pdp: Path, wire_bundle: Path, certificates: Path, tmp_path: Path
+) -> None:
+    """And what was connected before goes on."""
+    renewed = {"tls.cert_file": tmp_path / "tls.crt", "tls.key_file": tmp_path / "tls.key"}
+
+    def put(name: str) -> None:
+        (tmp_path / "tls.crt").write_bytes((certificates / f"{name}.pem").read_bytes())
+        (tmp_path / "tls.key").write_bytes((certificates / f"{name}.key").read_bytes())
+
+    def shown(listener: str) -> str:
+        host, _, port = listener.rpartition(":")
+        with socket.create_connection((host, int(port)), 30) as plain, trusting.wrap_socket(plain) as secure:
+            names = (secure.getpeercert() or {})["subjectAltName"]
+            return str(names[0][1])
+
+    trusting = context(certificates)
+    put("server")
+    listener = f"127.0.0.1:{free_port()}"
+    files = {key: str(file) for key, file in renewed.items()}
+    with (
+        serving_http(sark_pdp, {**wire_policy(wire_bundle), **files, "listen.http": listener}),
+        HttpClient(listener, trusting) as before,
+    ):
+        assert before.get("/openapi.json").status == 200
+        assert shown(listener) == "server.test"
+        put("client")
+        wait_until(lambda: shown(listener) == "client.test")
+        assert before.get("/openapi.json").status == 200

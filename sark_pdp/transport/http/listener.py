@@ -4,7 +4,6 @@ import asyncio
 import logging
 import resource
 import socket
-import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from typing import Any, Final
 from uvicorn.config import Config
 
 from sark_pdp.addresses import Address, TcpAddress, UnixAddress
+from sark_pdp.certificates import Certificate, Files
 from sark_pdp.errors import StartError
 from sark_pdp.model import Seconds
 from sark_pdp.transport.http.connection import HEAD_BYTES, HEAD_SECONDS, IDLE_SECONDS, Connection, Connections
@@ -26,6 +26,8 @@ Application = Callable[..., Awaitable[None]]
 _MOST_CONNECTIONS: Final = 1024
 _BACKLOG: Final = 512
 _POLL_SECONDS: Final = 0.02
+_LOOK_SECONDS: Final = 10.0
+"""Between two looks at the certificate's files."""
 _LEAVE_SECONDS: Final = 1.0
 """For TLS to say goodbye, and for the thread to end."""
 
@@ -61,12 +63,13 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = asyncio.Event()
         self._grace = Seconds(0.0)
+        self._certificate: Certificate | None = None
 
     def listen(self, address: Address, setting: str, socket_mode: int, socket_owner: str | None) -> Address:
         """Binds an address before the start; returns it with its real port. Raises StartError."""
         require_free(address, setting)
-        if self._tls is not None:
-            self._tls.require_usable()
+        if self._tls is not None and self._certificate is None:
+            self._certificate = _certificate(self._tls)
         try:
             match address:
                 case UnixAddress(path):
@@ -110,25 +113,32 @@ class Listener:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_failed)
+        watching = asyncio.create_task(self._watch_certificate())
         servers = [await self._server(loop, bound, address) for bound, address in self._sockets]
         self._loop = loop
         self._started.set_result(None)
         await self._told.wait()
+        watching.cancel()
         for server in servers:
             server.close()
         await self._drain(loop.time() + self._grace)
 
     async def _server(self, loop: asyncio.AbstractEventLoop, bound: socket.socket, address: Address) -> asyncio.Server:
-        secure = self._tls is not None and isinstance(address, TcpAddress)
+        secure = self._certificate is not None and isinstance(address, TcpAddress)
         options: dict[str, Any] = {}
-        if secure and self._tls is not None:
+        if secure and self._certificate is not None:
             options = {
-                "ssl": _context(self._tls),
+                "ssl": self._certificate.context,
                 "ssl_handshake_timeout": HEAD_SECONDS,
                 "ssl_shutdown_timeout": _LEAVE_SECONDS,
             }
         made = partial(Connection, self._config, self._connections, self._tls if secure else None)
         return await loop.create_server(made, sock=bound, backlog=_BACKLOG, **options)
+
+    async def _watch_certificate(self) -> None:
+        while self._certificate is not None:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._certificate.refresh()
 
     async def _drain(self, deadline: float) -> None:
         """Idle connections are closed, the others with their answer."""
@@ -144,15 +154,11 @@ class Listener:
             task.cancel()
 
 
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert_file, tls.key_file, password="")
-    context.set_alpn_protocols(["http/1.1"])
-    if tls.client_ca_file is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(tls.client_ca_file)
-    return context
+def _certificate(tls: Tls) -> Certificate:
+    tls.require_usable()
+    made = Certificate(Files(tls.cert_file, tls.key_file, tls.client_ca_file))
+    made.context.set_alpn_protocols(["http/1.1"])
+    return made
 
 
 def _tcp_sockets(host: str, port: int) -> list[socket.socket]:

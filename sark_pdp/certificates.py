@@ -1,4 +1,4 @@
-"""The certificate that the API server is shown: read again when its files change, without a connection less."""
+"""The certificate that callers are shown: read again when its files change, without a connection less."""
 
 import logging
 import os
@@ -27,8 +27,6 @@ class Certificate:
         """Raises StartError."""
         self._files = files
         self._pair = b""
-        self.expires = 0.0
-        """When the loaded one ends, in seconds since 1970."""
         self.problem = ""
         """Why what is in the files now is not in use; empty where it is."""
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -43,6 +41,13 @@ class Certificate:
                 f"tls.cert_file, tls.key_file and tls.client_ca_file: {files.cert_file} and {files.key_file} must be a "
                 f"certificate and its key, and authorities be certificates, in PEM and without a password ({error})"
             ) from error
+
+    def expires(self) -> float:
+        """When the loaded one ends, in seconds since 1970."""
+        # It takes some megabytes, which not everybody who has a certificate wants to pay.
+        from cryptography import x509
+
+        return x509.load_pem_x509_certificate(self._pair).not_valid_after_utc.timestamp()
 
     def refresh(self) -> bool:
         """Takes what is in the files now; whether it is another one than before. What cannot be used is left alone.
@@ -68,10 +73,7 @@ class Certificate:
         return self._files.cert_file.read_bytes() + b"\n" + self._files.key_file.read_bytes()
 
     def _load(self, pair: bytes) -> None:
-        """Into another context first: one that failed would be left with half of it. Raises OSError or ValueError."""
-        from cryptography import x509
-
-        expires = x509.load_pem_x509_certificate(pair).not_valid_after_utc.timestamp()
+        """Into another context first: one that failed would be left with half of it. Raises OSError."""
         # OpenSSL reads files only, and those of the certificate may have changed since they were read.
         handle = os.memfd_create("certificate")
         try:
@@ -82,4 +84,4 @@ class Certificate:
                 context.load_cert_chain(path, password="")
         finally:
             os.close(handle)
-        self._pair, self.expires = pair, expires
+        self._pair = pair
