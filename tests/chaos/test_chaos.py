@@ -184,6 +184,14 @@ def test_answers_without_records_are_excused_by_a_full_disk_where_dropping_is_al
     assert broken(replace(full, deaths=GOOD.deaths)) != []
 
 
+def test_each_kill_on_a_full_disk_may_cost_a_group_though_nothing_may_be_answered_without_a_record() -> None:
+    deaths = [*GOOD.deaths, Death(0, 9.0, 4.9), Death(0, 19.0, 14.9)]
+    groups = [answer(number) for number in (500, 501, 502, 1500, 1501, 1502)]
+    full = replace(with_answers(*groups)(GOOD), on_full=["deny"], deaths=deaths)
+    assert broken(full) == []
+    assert broken(replace(with_answers(*groups, answer(1600))(GOOD), on_full=["deny"], deaths=deaths)) != []
+
+
 def test_on_a_busy_machine_times_are_told_and_not_judged() -> None:
     late = replace(GOOD, deaths=[Death(0, KILLED + 1.0, None)])
     assert broken(late, ANYWHERE) == []

@@ -128,23 +128,32 @@ class _Lost:
         """Seconds between the first answer that a kill cost, and the kill."""
         self.left: list[Answer] = []
         """Lost by no kill."""
-        full: list[Answer] = []
+        full: list[list[Answer]] = [[] for _ in deaths]
         for answer in missing:
             # What was on its way as the process died arrives after its death.
             before = min((age for death in deaths if (age := death.at - answer.came) > -_NEARBY), default=None)
             if before is not None and before <= window:
                 self.by_kill += 1
                 self.oldest = max(self.oldest, before)
-            elif any(death.full_since is not None and death.full_since <= answer.came <= death.at for death in deaths):
-                full.append(answer)
+            elif (number := _when_full(deaths, answer.came)) is not None:
+                full[number].append(answer)
             else:
                 self.left.append(answer)
-        # One that must not answer without a record finds out within a group that there are none, and denies then.
-        came = sorted(answer.came for answer in full)
-        if drops or not came or came[-1] - came[0] <= window:
-            self.when_full = len(full)
-        else:
-            self.left += full
+        for given in full:
+            # One that must not answer without a record finds out within a group that there are none, and denies then.
+            came = [answer.came for answer in given]
+            if drops or not came or max(came) - min(came) <= window:
+                self.when_full += len(given)
+            else:
+                self.left += given
+
+
+def _when_full(deaths: Sequence[Death], came: float) -> int | None:
+    """The number of the death before which it came, while the disk was full."""
+    for number, death in enumerate(deaths):
+        if death.full_since is not None and death.full_since <= came <= death.at:
+            return number
+    return None
 
 
 def _not_confessed(left: Sequence[Answer], gaps: Sequence[Gap]) -> list[object]:
