@@ -45,6 +45,12 @@ _LAST_NS = 253_402_300_799_999_999_999
 _MICROSECONDS = 1_000_000
 _LARGEST = 8 << 20
 """Bytes of a payload: more than messages become, but for odd ones, and no more than an audit writer takes."""
+_MOST_HARMLESS: Final = 1024
+"""As many as L1 has by default."""
+_LONGEST_HARMLESS: Final = 1024
+"""Bytes: the whole is below 1.1 MiB."""
+_PAUSE: Final = 16 * _MOST_HARMLESS
+"""Inputs until it is tried again whether they repeat."""
 
 
 class Event(Struct, frozen=True, gc=False):
@@ -91,18 +97,25 @@ class _Details(Struct, frozen=True, gc=False):
     trace_id: str | UnsetType
     erased: list[str] | UnsetType
     masked: list[str] | UnsetType
-    input: Document
+    input: Document | msgspec.Raw
 
 
 class Payloads:
     """Makes the payloads of one source. For one thread: it remembers the second that it wrote last."""
 
-    __slots__ = ("_encode", "_mask", "_prefix", "_second_ns", "_source")
+    __slots__ = ("_again", "_encode", "_harmless", "_mask", "_prefix", "_second_ns", "_source", "_unlike")
 
     def __init__(self, source: str, mask: Mask | None = None) -> None:
         self._source = source
         self._mask = mask or Mask()
         self._encode = msgspec.json.Encoder().encode
+        # Inputs, as JSON, that nothing would be masked in: what L1 answers again comes here again. At most
+        # _MOST_HARMLESS of at most _LONGEST_HARMLESS bytes. None of another kind: secrets shall not outlive their call.
+        self._harmless: set[bytes] = set()
+        self._again = 0
+        """Inputs that were found there since it was empty."""
+        self._unlike = 0
+        """Inputs that are not looked for there, because those before were all different."""
         self._second_ns = 0
         self._prefix = "1970-01-01T00:00:00."
 
@@ -124,7 +137,7 @@ class Payloads:
         else:
             origin = request.origin
             subjects = subjects_of(request.document, origin)
-        plain = mask.spares(projected)
+        plain = self._spared(projected)
         details: Any = _Details(
             mask.column("reason", verdict.reason) or "" if mask.of_columns else verdict.reason,
             _TIERS[decision.tier],
@@ -136,12 +149,41 @@ class Payloads:
             request.trace_id or UNSET,
             UNSET,
             UNSET,
-            projected if plain else {},
+            {} if plain is None else plain,
         )
-        if not plain:
+        if plain is None:
             told = mask.input(projected, changes := Changes([], []))
             details = replace(details, input=told, erased=changes.erased or UNSET, masked=changes.masked or UNSET)
         return self._about(record, sequence, request, subjects, verdict.outcome, details)
+
+    def _spared(self, document: Document) -> Document | msgspec.Raw | None:
+        """The input as it is written where nothing in it would be masked; None where something would, or may."""
+        mask = self._mask
+        if mask.of_documents:
+            return None
+        if self._unlike:
+            self._unlike -= 1
+            return document if mask.spares(document) else None
+        try:
+            # To encode it alone and then as a part costs little more than to encode it as a part.
+            encoded = self._encode(document)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return document if mask.spares(document) else None
+        if encoded in self._harmless:
+            self._again += 1
+        elif not mask.spares(document):
+            return None
+        elif len(encoded) <= _LONGEST_HARMLESS:
+            self._remember(encoded)
+        return msgspec.Raw(encoded)
+
+    def _remember(self, encoded: bytes) -> None:
+        if len(self._harmless) >= _MOST_HARMLESS:
+            # Where hardly any came again, to remember them costs more than it saves.
+            self._unlike = 0 if self._again >= _MOST_HARMLESS // 2 else _PAUSE
+            self._again = 0
+            self._harmless.clear()
+        self._harmless.add(encoded)
 
     def _told_by(self, request: Request) -> tuple[Origin, Subjects]:
         """What the transport and the document say of who asks, as far as it may be written."""

@@ -1,16 +1,19 @@
 """What of an event is masked before it is written: secrets always, and what `audit.mask` names."""
 
+import copy
 import hmac
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sark_pdp.audit import event as event_module
 from sark_pdp.audit.event import Payloads
-from sark_pdp.audit.mask import Mask, Operation, Rule
-from sark_pdp.audit.sensitive import MASKED, Secrets
+from sark_pdp.audit.mask import Changes, Mask, Operation, Rule
+from sark_pdp.audit.sensitive import _NAMES, MASKED, Secrets
 from sark_pdp.model import LifecycleRecord, Origin, Outcome
 from tests.fix_audit import NOON, a_filter, a_record, new_id
 
@@ -292,6 +295,61 @@ def test_what_looks_harmless_at_a_glance_would_not_be_changed_by_a_closer_look(d
     masked = event_of(document)["details"]["input"]
     # Asked twice: what it remembers of names must not change what it says.
     assert secrets.none_in(document) == secrets.none_in(document) == (masked == document)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "user", "secret", "max_tokens"]), VALUES), max_size=4), st.data())
+def test_what_is_remembered_of_inputs_changes_nothing_of_their_events(
+    documents: list[Any], data: st.DataObject
+) -> None:
+    """Whether an input comes again, was forgotten, or is not looked for at the time: as a closer look alone has it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(event_module, "_MOST_HARMLESS", 2)
+        patched.setattr(event_module, "_PAUSE", 3)
+        payloads = Payloads("pod/boot")
+        order = data.draw(st.lists(st.sampled_from(documents), max_size=20)) if documents else []
+        for sequence, document in enumerate(order, 1):
+            details = json.loads(payloads.payload(a_record(copy.deepcopy(document)), sequence))["details"]
+            changes = Changes([], [])
+            assert details["input"] == Mask().input(document, changes)
+            assert details.get("erased", []) == changes.erased
+            assert details.get("masked", []) == changes.masked
+
+
+def test_no_input_with_a_secret_is_remembered() -> None:
+    """It would be in memory long after its call."""
+    payloads = Payloads("pod/boot")
+    for document in ({"password": "hunter2"}, {"path": "/a?token=hunter2"}, {"user": {"id": "alice"}}):
+        payloads.payload(a_record(document), 1)
+    assert payloads._harmless == {b'{"user":{"id":"alice"}}'}
+    limited = Payloads("pod/boot", Mask([rule("/input/user/email")], KEY))
+    limited.payload(a_record({"user": {"email": "alice@example.com"}}), 1)
+    assert limited._harmless == set()
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    payloads = Payloads("pod/boot")
+    for number in range(3000):
+        payloads.payload(a_record({"url": f"/a?b={number}"}), number)
+        payloads.payload(a_record({"text": "x" * 5000, "n": number}), number)
+    assert len(payloads._harmless) <= 1024
+    assert len(payloads._mask._secrets._addresses) <= 1024
+    assert max(map(len, payloads._harmless)) <= 1024
+
+
+WORDS = ["passw", "passphrase", "passcode", "pwd", "secret", "token", "authorization", "cookie", "credential", "bearer"]
+ENDS = ["jwt", "assertion", "dsn"]
+KEYS = ["access", "account", "api", "auth", "encryption", "master", "private", "signing", "ssh"]
+BEFORE = st.sampled_from([*WORDS, *ENDS, *KEYS, "key", "connection", "string", "pass", "p", "s", "a", "c", "k"])
+
+
+@given(st.lists(BEFORE | st.sampled_from(["-", "_", ".", " ", "x", "1", "é", "\n"]), max_size=8))
+def test_the_words_of_secrets_are_those_that_the_documentation_names(parts: list[str]) -> None:
+    text = "".join(parts)
+    named = any(word in text for word in WORDS)
+    ended = any(re.search(rf"{word}\b", text) for word in ENDS)
+    keyed = any(re.search(rf"{word}[-_. ]?key", text) for word in KEYS)
+    connected = re.search("connection[-_. ]?string", text) is not None
+    assert (_NAMES.search(text) is not None) == (named or ended or keyed or connected)
 
 
 def test_what_is_put_into_an_object_later_is_found() -> None:
