@@ -132,11 +132,11 @@ class _Lost:
         for answer in missing:
             # What was on its way as the process died arrives after its death.
             before = min((age for death in deaths if (age := death.at - answer.came) > -_NEARBY), default=None)
-            if before is not None and before <= window:
+            if (number := _when_full(deaths, answer.came)) is not None:
+                full[number].append(answer)
+            elif before is not None and before <= window:
                 self.by_kill += 1
                 self.oldest = max(self.oldest, before)
-            elif (number := _when_full(deaths, answer.came)) is not None:
-                full[number].append(answer)
             else:
                 self.left.append(answer)
         for given in full:
