@@ -85,10 +85,11 @@ class Envoy:
         filter_: Mapping[str, Any],
         before: Sequence[Mapping[str, Any]] = (),
         forwards_to: int | None = None,
+        change: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """`filter_` are fields of the ext_authz filter that differ from the usual ones, `before` filters before it.
 
-        `forwards_to` is the port of another server than `upstream`.
+        `forwards_to` is the port of another server than `upstream`; `change` may alter the configuration in place.
         """
         # pytest rewrites the assertions of fixture modules as it loads them, so none may be imported before.
         from tests.fix_serve import free_port
@@ -98,6 +99,8 @@ class Envoy:
         self._folder = folder
         config = folder / "envoy.json"
         made = _config(self.port, forwards_to or upstream.server_port, asks, filter_, folder / "access.log", before)
+        if change is not None:
+            change(made)
         config.write_text(json.dumps(made))
         flags = [
             "--concurrency",
@@ -231,13 +234,15 @@ def _routes() -> list[dict[str, Any]]:
 
 
 def _ext_authz(filter_: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    fields = {
         "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
         "grpc_service": {"envoy_grpc": {"cluster_name": "decision_point"}, "timeout": f"{PATIENCE}s"},
         "with_request_body": {"max_request_bytes": MAX_BODY_BYTES, "allow_partial_message": True},
         **filter_,
     }
+    # A field that is null is left out.
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _access_log(path: Path) -> dict[str, Any]:
@@ -288,6 +293,7 @@ def running_envoy(
     filter_: Mapping[str, Any] | None = None,
     before: Sequence[Mapping[str, Any]] = (),
     forwards_to: int | None = None,
+    change: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[Envoy]:
     """An Envoy that is ready, and ended afterwards."""
     upstream = Upstream()
@@ -295,7 +301,7 @@ def running_envoy(
     serving.start()
     try:
         with tempfile.TemporaryDirectory(prefix="sark-", dir="/tmp") as folder:
-            started = Envoy(program, Path(folder), upstream, asks, filter_ or {}, before, forwards_to)
+            started = Envoy(program, Path(folder), upstream, asks, filter_ or {}, before, forwards_to, change)
             try:
                 started.wait_ready()
                 yield started
@@ -312,7 +318,7 @@ def start_envoy(envoy: Path) -> Iterator[StartEnvoy]:
     """Starts one that asks the decision point at an address, with a filter of its own; ends it after the test."""
     with ExitStack() as stack:
 
-        def start(asks: str, filter_: Mapping[str, Any] | None = None) -> Envoy:
-            return stack.enter_context(running_envoy(envoy, asks, filter_))
+        def start(asks: str, filter_: Mapping[str, Any] | None = None, **options: Any) -> Envoy:
+            return stack.enter_context(running_envoy(envoy, asks, filter_, **options))
 
         yield start

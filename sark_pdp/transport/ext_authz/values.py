@@ -60,8 +60,8 @@ def headers(result: dict[str, Json], field: str) -> Iterator[tuple[str, str]]:
 
 
 def header_names(result: dict[str, Json], field: str) -> list[str]:
-    """From a list of strings."""
-    return [_header_name(name, field) for name in _strings(result.get(field, []), field)]
+    """In lower case, which Envoy insists on where it validates mutations, from a list of strings."""
+    return [_header_name(name, field).lower() for name in _strings(result.get(field, []), field)]
 
 
 def query_parameters(result: dict[str, Json], field: str) -> list[QueryParameter]:
