@@ -42,7 +42,7 @@ class Status(IntEnum):
     UNAUTHENTICATED = 16
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """One message, or a status that is not OK."""
 
     message: bytes = b""

@@ -55,7 +55,8 @@ def loaded(compile_rego: Compile, compiled_folder: FilePath) -> Iterator[dict[st
     wasm = compile_rego(POLICY, ["t/answer"])
     with a_runtime(compiled_folder, Seconds(30.0), 64 * MEBI) as runtime:
         made = {}
-        for name, reads in {"read": list(READ.values()), "everything": [()]}.items():
+        every: dict[str, list[Path]] = {"read": list(READ.values()), "everything": [()]}
+        for name, reads in every.items():
             policies = Policies(runtime)
             policies.activate(combine({"only": a_bundle(wasm, {"t/answer": (reads, [])})}))
             made[name] = policies.active()

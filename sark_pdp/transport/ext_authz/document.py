@@ -32,7 +32,7 @@ _UNTOLD: Final = "-"
 _RECORDED: Final = 512
 
 
-class Input(Struct, frozen=True):
+class Input(Struct, frozen=True, gc=False):
     """What a request says."""
 
     document: Document
@@ -89,8 +89,7 @@ class InputReader:
         document: Document = {}
         part = self._attributes.part(attributes, http, headers)
         if part or self._all_attributes:
-            self._check_metadata(part)
-            document["attributes"] = part
+            document["attributes"] = self._checked(part) if self._metadata else part
         self._add_path(document, http.path)
         body, truncated = _NO_BODY
         if http.body or http.raw_body or _PARTIAL in headers:
@@ -124,7 +123,7 @@ class InputReader:
         document: Document = {"attributes": self._attributes.all(attributes), "version": _VERSION}
         if http.HasField("header_map"):
             headers = _set_headers(document, http)
-        self._check_metadata(document["attributes"])
+        self._checked(document["attributes"])
         document["parsed_path"], document["parsed_query"] = parsing.path_and_query(http.path)
         if self._bodies is not None:
             body, truncated = self._read_body(http, headers, at_once=at_once)
@@ -134,10 +133,11 @@ class InputReader:
         origin, request_id = _origin(attributes.source, headers), _request_id(headers, http)
         return Input(document, None, origin, request_id, headers, _trace_id(headers))
 
-    def _check_metadata(self, attributes: Document) -> None:
+    def _checked(self, attributes: Document) -> Document:
         for name in self._metadata:
             if name in attributes:
                 parsing.check_depth(f"attributes.{name}", attributes[name], self._max_depth - 2)
+        return attributes
 
     def _add_path(self, document: Document, target: str) -> None:
         if "%" in target or ";" in target:

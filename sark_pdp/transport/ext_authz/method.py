@@ -72,6 +72,7 @@ class ExtAuthz:
         self._entrypoint = entrypoint
         self._allowed = frozenset(allowed) | {entrypoint}
         self._max_input_bytes = max_input_bytes
+        self._inline_bytes = min(_INLINE_BYTES, max_input_bytes)
         self._max_depth = max_depth
         # Below the document.
         self._bodies = Bodies(max_depth - 1, max_values, messages) if parse_body else None
@@ -83,7 +84,7 @@ class ExtAuthz:
 
     def answer_nowait(self, metadata: Metadata, message: bytes) -> Reply | None:
         """As `answer`, where the decision is known and the message is short."""
-        if len(message) > min(_INLINE_BYTES, self._max_input_bytes):
+        if len(message) > self._inline_bytes:
             return None
         try:
             request = self._request(metadata, message, at_once=True)
@@ -133,7 +134,10 @@ class ExtAuthz:
             if name not in self._allowed:
                 raise EntrypointNotAllowedError(name)
         entrypoint = self._decisions.entrypoint(name)
-        read = self._reader_of(name, entrypoint).read(attributes, at_once=at_once)
+        known = self._readers.get(name)
+        if known is None or known[0] is not entrypoint:
+            known = self._learn(name, entrypoint)
+        read = known[1].read(attributes, at_once=at_once)
         document, projected = read.document, read.projected
         if self._principals is not None:
             source = attributes.source
@@ -157,10 +161,8 @@ class ExtAuthz:
             read.trace_id or (trace_of(metadata.pairs) if metadata.pairs else ""),
         )
 
-    def _reader_of(self, name: str, entrypoint: Entrypoint) -> InputReader:
-        known = self._readers.get(name)
-        if known is None or known[0] is not entrypoint:
-            recorded = self._decisions.recording
-            reader = InputReader(entrypoint.projection, self._bodies, self._max_depth, recorded=recorded)
-            known = self._readers[name] = (entrypoint, reader)
-        return known[1]
+    def _learn(self, name: str, entrypoint: Entrypoint) -> tuple[Entrypoint, InputReader]:
+        recorded = self._decisions.recording
+        reader = InputReader(entrypoint.projection, self._bodies, self._max_depth, recorded=recorded)
+        known = self._readers[name] = (entrypoint, reader)
+        return known
