@@ -110,8 +110,13 @@ class Request(Struct, frozen=True):
     """On `time.monotonic()`: when the oldest attribute in the document was read; None where none was."""
     stale: bool = False
     """Whether such an attribute is past its lifetime: what is decided on it must not be kept."""
-    trace_id: str = ""
-    """Of the trace that the call belongs to: 32 hexadecimal digits, or empty."""
+    trace: str = ""
+    """The span that the call belongs to, as `traceparent` has it (55 characters), or empty."""
+
+    @property
+    def trace_id(self) -> str:
+        """Of the trace that the call belongs to: 32 hexadecimal digits, or empty."""
+        return self.trace[3:35]
 
 
 class Verdict(Struct, frozen=True):

@@ -119,7 +119,7 @@ class AttributedDecider:
             request.size,
             found.as_of,
             found.stale,
-            request.trace_id,
+            request.trace,
         )
 
 
@@ -135,7 +135,7 @@ def _shortened(request: Request, found: Combination) -> Request:
         found.projected(request.entrypoint.projection, request.document),
         request.size,
         found.found.as_of,
-        trace_id=request.trace_id,
+        trace=request.trace,
     )
 
 

@@ -303,5 +303,5 @@ def _with(request: Request, projected: Document) -> Request:
         request.size,
         request.as_of,
         request.stale,
-        request.trace_id,
+        request.trace,
     )

@@ -1,4 +1,4 @@
-"""The trace that a call belongs to: the id in `traceparent` of W3C Trace Context.
+"""The span that a call belongs to: `traceparent` of W3C Trace Context.
 
 <https://www.w3.org/TR/trace-context/>
 """
@@ -10,18 +10,21 @@ from sark_pdp.transport.handler import Pairs
 
 HEADER: Final = "traceparent"
 
-_VALUE: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.DOTALL)
+# Version, trace, parent and flags; what a later version adds is not kept.
+_VALUE: Final = re.compile(
+    r"((?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(?:-.*)?", re.DOTALL
+)
 
 
-def trace_id(traceparent: str) -> str:
-    """32 hexadecimal digits; empty where the header is malformed."""
+def parent_in(traceparent: str) -> str:
+    """The first 55 characters of a header, all that is known of it; empty where it is malformed."""
     match = _VALUE.fullmatch(traceparent)
     return "" if match is None else match[1]
 
 
 def trace_of(pairs: Pairs) -> str:
-    """The id in a call's metadata; empty where it has none."""
+    """The same of a call's metadata; empty where it has none."""
     for name, value in pairs:
         if name == HEADER and type(value) is str:
-            return trace_id(value)
+            return parent_in(value)
     return ""

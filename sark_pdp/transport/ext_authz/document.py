@@ -13,7 +13,7 @@ from sark_pdp.projection import Projection
 from sark_pdp.transport.ext_authz import parsing
 from sark_pdp.transport.ext_authz.attributes import AttributesReader, wanted
 from sark_pdp.transport.ext_authz.bodies import Bodies
-from sark_pdp.transport.trace import HEADER, trace_id
+from sark_pdp.transport.trace import HEADER, parent_in
 
 _VERSION: Final = {"encoding": "protojson", "ext_authz": "v3"}
 _METADATA: Final = ("metadataContext", "routeMetadataContext")
@@ -47,8 +47,8 @@ class Input(Struct, frozen=True, gc=False):
     A dash where nobody is told."""
     headers: Mapping[str, str]
     """All of them, those that Envoy sent raw too."""
-    trace_id: str = ""
-    """Of the trace that the request says it belongs to; empty where it says none, or nobody is told."""
+    trace: str = ""
+    """The span that the request says it belongs to; empty where it says none, or nobody is told."""
 
 
 class InputReader:
@@ -114,7 +114,7 @@ class InputReader:
             _origin(attributes.source, headers),
             _request_id(headers, http),
             headers,
-            _trace_id(headers),
+            _trace(headers),
         )
 
     def _read_whole(self, attributes: AttributeContext, http: AttributeContext.HttpRequest, *, at_once: bool) -> Input:
@@ -131,7 +131,7 @@ class InputReader:
         if attributes.source.principal:
             document["source_principal"] = attributes.source.principal
         origin, request_id = _origin(attributes.source, headers), _request_id(headers, http)
-        return Input(document, None, origin, request_id, headers, _trace_id(headers))
+        return Input(document, None, origin, request_id, headers, _trace(headers))
 
     def _checked(self, attributes: Document) -> Document:
         for name in self._metadata:
@@ -183,8 +183,8 @@ def _request_id(headers: Mapping[str, str], http: AttributeContext.HttpRequest) 
     return stated or http.id
 
 
-def _trace_id(headers: Mapping[str, str]) -> str:
-    return trace_id(headers[HEADER]) if HEADER in headers else ""
+def _trace(headers: Mapping[str, str]) -> str:
+    return parent_in(headers[HEADER]) if HEADER in headers else ""
 
 
 def _set_headers(document: Document, http: AttributeContext.HttpRequest) -> dict[str, str]:

@@ -158,7 +158,7 @@ class ExtAuthz:
             len(message),
             None,
             False,  # noqa: FBT003
-            read.trace_id or (trace_of(metadata.pairs) if metadata.pairs else ""),
+            read.trace or (trace_of(metadata.pairs) if metadata.pairs else ""),
         )
 
     def _learn(self, name: str, entrypoint: Entrypoint) -> tuple[Entrypoint, InputReader]:

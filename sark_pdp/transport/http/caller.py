@@ -14,7 +14,7 @@ from sark_pdp.transport.handler import Metadata, Pairs
 from sark_pdp.transport.http.endpoint import Call, Headers, header
 from sark_pdp.transport.http.errors import Problem, Refused
 from sark_pdp.transport.tls import FOREIGN_PEER
-from sark_pdp.transport.trace import HEADER, trace_id
+from sark_pdp.transport.trace import HEADER, parent_in
 
 _TIMEOUT: Final = b"grpc-timeout"
 """As gRPC writes it, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>."""
@@ -49,7 +49,7 @@ def call_of(scope: Mapping[str, Any], peer: Peer, *, wants_pairs: bool) -> Call:
     origin = Origin(peer.address, header(headers, b"user-agent"), peer.identity or "", peer.uid)
     return Call(
         Metadata(_deadline(headers), origin, pairs),
-        trace_id(header(headers, _TRACE)),
+        parent_in(header(headers, _TRACE)),
         scope.get("path_params", {}).get("path", ""),
         header(headers, b"x-request-id"),
         _base(scope, headers),

@@ -16,7 +16,7 @@ class Call(Struct, frozen=True):
 
     metadata: Metadata
     trace: str = ""
-    """The id of the trace that it belongs to; empty where there is none."""
+    """The span that it belongs to, as `traceparent` has it; empty where there is none."""
     path: str = ""
     """What the end of the path names, where the endpoint's path leaves it open."""
     request_id: str = ""
