@@ -113,10 +113,11 @@ class App:
 
     def _start(self) -> None:
         settings, metrics = self._settings, Metrics()
-        trail = Trail(settings.audit, SystemClock())
+        trail = Trail(settings.audit, settings.tracing, SystemClock())
         trail.start()
         self._running.callback(lambda: trail.close(self._grace()))
         audit = trail.sink
+        self._problems += [] if trail.spans is None else [trail.spans.problems]
         runtime = Runtime(
             eval_timeout=settings.limits.eval_timeout,
             memory_limit=settings.limits.wasm_memory,
@@ -130,7 +131,7 @@ class App:
         caches.start()
         decider, stores = caches.above(Evaluator(metrics.evaluation)), caches.statistics
         self._problems.append(caches.problems)
-        collectors: list[Collector] = [] if caches.metrics is None else [caches.metrics]
+        collectors: list[Collector] = [each for each in (caches.metrics, trail.spans) if each is not None]
         registry_of_users = self._registry(caches)
         if registry_of_users is not None:
             decider, stores = self._completing(registry_of_users, decider, stores)

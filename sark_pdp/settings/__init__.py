@@ -16,6 +16,7 @@ from sark_pdp.settings.schema import (
     ShutdownSettings,
     TlsSettings,
 )
+from sark_pdp.settings.tracing import TracingSettings
 from sark_pdp.settings.units import Bytes
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Settings",
     "ShutdownSettings",
     "TlsSettings",
+    "TracingSettings",
     "default_bundle",
     "load",
     "load_as",

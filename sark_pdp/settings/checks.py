@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from sark_pdp.addresses import MAX_UNIX_PATH_BYTES, Address, TcpAddress, UnixAddress
 from sark_pdp.errors import SettingsError
-from sark_pdp.settings import l2, principal
+from sark_pdp.settings import l2, principal, tracing
 from sark_pdp.settings.bundles import problem_of
 from sark_pdp.settings.schema import Settings
 from sark_pdp.settings.units import format_size
@@ -29,6 +29,11 @@ def check(settings: Settings, origins: Mapping[str, str]) -> None:
     if unproven := principal.problem_of(settings.principal):
         key = f"principal.{unproven.key}"
         raise _wrong(key, _value_at(settings, key), origins[key], unproven.text)
+    if untraced := tracing.problem_of(settings.tracing):
+        key = f"tracing.{untraced.key}"
+        # A password may be in it, and this line is logged.
+        value = _value_at(settings, key)
+        raise _wrong(key, "'***'" if "@" in value else value, origins[key], untraced.text)
     _check_audit(settings, origins)
 
 

@@ -15,11 +15,14 @@ from sark_pdp.settings.audit import MASK_PATH_EXPECTED, MaskPath
 from sark_pdp.settings.schema import FileMode
 from sark_pdp.settings.units import (
     DURATION_EXPECTED,
+    RATIO_EXPECTED,
     SIZE_EXPECTED,
     Bytes,
+    Ratio,
     format_duration,
     format_size,
     parse_duration,
+    parse_ratio,
     parse_size,
 )
 
@@ -115,6 +118,17 @@ def _integer() -> Kind:
     return msgspec.structs.replace(kind, read=read)
 
 
+def _ratio() -> Kind:
+    kind = _parsed(parse_ratio, RATIO_EXPECTED, {"type": ["number"]}, float)
+
+    def read(raw: Any) -> Any:
+        if type(raw) not in {int, float}:
+            raise UnusableValueError(raw, "is not a number", kind.expected)
+        return kind.read(str(raw))
+
+    return msgspec.structs.replace(kind, read=read)
+
+
 def _boolean() -> Kind:
     expected = "true or false"
 
@@ -151,6 +165,7 @@ _SIMPLE: Mapping[Any, Callable[[], Kind]] = {
     str: _text,
     Path: _path,
     int: _integer,
+    Ratio: _ratio,
     bool: _boolean,
     MaskPath: lambda: _parsed(MaskPath.parse, MASK_PATH_EXPECTED, {"type": ["string"], "minLength": 1}),
     FileMode: _mode,
@@ -180,7 +195,7 @@ def _limited(inner: Kind, meta: Meta) -> Kind:
         return inner
     expected = f"{inner.expected}, {bounds}"
     schema = inner.schema
-    if schema["type"] == ["integer"]:
+    if schema["type"] in (["integer"], ["number"]):
         schema = schema | {
             word: limit for word, limit in (("minimum", meta.ge), ("maximum", meta.le)) if limit is not None
         }

@@ -10,6 +10,7 @@ from sark_pdp.model import Seconds
 from sark_pdp.settings.audit import AuditSettings
 from sark_pdp.settings.l2 import L2Settings
 from sark_pdp.settings.principal import PrincipalSettings
+from sark_pdp.settings.tracing import TracingSettings
 from sark_pdp.settings.units import Bytes
 
 FileMode = NewType("FileMode", int)
@@ -268,6 +269,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     address: Annotated[
         Address,
         _derived(

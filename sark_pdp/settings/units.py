@@ -1,4 +1,4 @@
-"""Lengths of time and sizes as people write them: `250ms`, `64MiB`."""
+"""Lengths of time, sizes and shares as people write them: `250ms`, `64MiB`, `0.25`."""
 
 import re
 from decimal import Decimal
@@ -9,11 +9,16 @@ from sark_pdp.model import Seconds
 Bytes = NewType("Bytes", int)
 """A size."""
 
+Ratio = NewType("Ratio", float)
+"""A share of a whole."""
+
 DURATION_EXPECTED = "a number with ms, s, m, h or d, as in 250ms"
+RATIO_EXPECTED = "a number, as in 0.25"
 SIZE_EXPECTED = "a whole number of bytes, or one with KiB, MiB or GiB, as in 64MiB"
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_UNITS = {"d": Decimal(86400), "h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
+_RATIO = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:e-[0-9]{1,2})?")
 _SIZE = re.compile(r"([0-9]+)(KiB|MiB|GiB|)")
 _SIZE_UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "": 1}
 _MAX_DIGITS = 18
@@ -39,6 +44,13 @@ def format_duration(value: Seconds) -> str:
     if not exact:
         return "0"
     return f"{(exact / _DURATION_UNITS['ms']).normalize():f}ms"
+
+
+def parse_ratio(text: str) -> Ratio:
+    """`0.25`, `1`, `1e-3`. Raises ValueError."""
+    if not _RATIO.fullmatch(text) or len(text) > _MAX_DIGITS:
+        raise ValueError("is not a number that counts a share")
+    return Ratio(float(text))
 
 
 def parse_size(text: str) -> Bytes:

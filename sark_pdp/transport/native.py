@@ -54,7 +54,7 @@ class Questions:
         self._principals = principals if self.wants_pairs else None
 
     def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int, trace: str) -> Request:
-        """`size` is that of its message, `trace` its `traceparent`. Raises InvalidRequestError or UnknownEntrypointError."""
+        """`size` is that of its message, `trace` its span. Raises InvalidRequestError or UnknownEntrypointError."""
         document, read = self._recent.of_check(check)
         return self.request_about(document, check, metadata, policies, size, trace, read)
 

@@ -102,6 +102,10 @@ DEFAULTS = {
     "shutdown.grace": 10.0,
     "log.level": "info",
     "log.format": "json",
+    "tracing.otlp_endpoint": None,
+    "tracing.ca_file": None,
+    "tracing.sample_ratio": 1.0,
+    "tracing.service_name": "sark-pdp",
     "address": "127.0.0.1:9001",
     "state_dir": "/home/eve/.local/state/sark-pdp",
 }
@@ -250,6 +254,10 @@ TEXTS = [
     ("audit.writer", '["[::1]:9010", "unix:///w"]', ["[::1]:9010", "unix:///w"]),
     ("tls.cert_file", "", None),
     ("tls.allowed_sans", "[]", []),
+    ("tracing.sample_ratio", "0.25", 0.25),
+    ("tracing.sample_ratio", "0", 0.0),
+    ("tracing.sample_ratio", "1e-05", 0.00001),
+    ("tracing.otlp_endpoint", "https://collector.example", "https://collector.example"),
 ]
 
 
@@ -322,6 +330,15 @@ BAD_VALUES = [
     ("tls.allowed_sans=pdp", "'pdp'", "a list"),
     ("policy.bundles=[]", "[]", "at least one bundle"),
     ("log.level=loud", "'loud'", "debug or info"),
+    ("tracing.sample_ratio=1.5", "'1.5'", "at most 1.0"),
+    ("tracing.sample_ratio=nan", "'nan'", "a number, as in 0.25"),
+    ("tracing.sample_ratio=1e3", "'1e3'", "a number, as in 0.25"),
+    ("tracing.otlp_endpoint=collector:4318", "'collector:4318'", "expected http://host:port"),
+    ("tracing.otlp_endpoint=http://:4318", "'http://:4318'", "expected http://host:port"),
+    ("tracing.otlp_endpoint=http://c:x", "'http://c:x'", "expected http://host:port"),
+    ("tracing.otlp_endpoint=http://u:p@c", "'***'", "has a user or a password in it"),
+    ("tracing.ca_file=/", "'/'", "a file that this process may read"),
+    ("tracing.ca_file=/proc/self/stat", "'/proc/self/stat'", "set tracing.otlp_endpoint too"),
 ]
 
 
@@ -411,6 +428,9 @@ BAD_FILES = [
     ("cache: {l1: {size: '5'}}", "cache.l1.size: '5' (file:FILE) is not a whole number"),
     ("cache: {l1: {size: 1.5}}", "cache.l1.size: 1.5 (file:FILE)"),
     ("cache: {l1: {size: true}}", "cache.l1.size: True (file:FILE)"),
+    ("tracing: {sample_ratio: true}", "tracing.sample_ratio: True (file:FILE) is not a number"),
+    ("tracing: {sample_ratio: '1'}", "tracing.sample_ratio: '1' (file:FILE) is not a number"),
+    ("tracing: {sample_ratio: -0.5}", "tracing.sample_ratio: '-0.5' (file:FILE)"),
     ("cache: {l1: {size: }}", "cache.l1.size: None (file:FILE)"),
     ("cache: {l1: {sise: 5}}", "cache.l1.sise: there is no such setting (file:FILE); did you mean cache.l1.size?"),
     ("cache: 5", "cache: 5 (file:FILE) is no section"),
