@@ -37,6 +37,17 @@ class Store(Protocol):
         """Raises the same where nothing could be committed now."""
 
 
+class Pace(Struct, frozen=True):
+    """When a batch is committed, and how much may wait for one."""
+
+    max_events: int
+    max_delay: Seconds
+    max_bytes: int
+    """Of what is not committed yet, of all streams together."""
+    late: bool = False
+    """Whether it is for late events: nobody is told what their store is like, and they are no load."""
+
+
 class Portion(Struct):
     """Consecutive events of one source that one message brought."""
 
@@ -49,6 +60,10 @@ class Portion(Struct):
     """Bytes that they take in memory."""
     committed: Callable[["Portion"], None]
     """Called once they are in the database."""
+    oldest_us: int | None
+    """The earliest time of a row, in microseconds since 2000-01-01; None where there is none."""
+    late: bool = False
+    """Whether it waits among the late ones."""
 
     @property
     def events(self) -> int:
@@ -69,32 +84,19 @@ def portion_of(
         except UnstorableError as error:
             rejections.append(Rejection(source, sequence, chain, payload, str(error)))
         size += len(chain) + len(payload) + _REST
-    return Portion(source, events[-1][0], rows, rejections, size, committed)
+    oldest_us = min((row.time_us for row in rows), default=None)
+    return Portion(source, events[-1][0], rows, rejections, size, committed, oldest_us)
 
 
 class Batcher:
     """Gives the store one batch at a time: when enough is there, or the oldest waited long enough."""
 
-    def __init__(
-        self,
-        store: Store,
-        in_thread: Callable[..., Any],
-        metrics: WriterMetrics,
-        *,
-        max_events: int,
-        max_delay: Seconds,
-        max_bytes: int,
-    ) -> None:
-        """`in_thread(function, *arguments)` is awaited: it runs the function on the thread that owns the store.
-
-        `max_bytes` bounds what is not committed yet, of all streams together.
-        """
+    def __init__(self, store: Store, in_thread: Callable[..., Any], metrics: WriterMetrics, pace: Pace) -> None:
+        """`in_thread(function, *arguments)` is awaited: it runs the function on the thread that owns the store."""
         self._store = store
         self._in_thread = in_thread
         self._metrics = metrics
-        self._max_events = max_events
-        self._max_delay = max_delay
-        self._max_bytes = max_bytes
+        self._pace = pace
         self._waiting: deque[Portion] = deque()
         self._events = 0
         self._bytes = 0
@@ -116,19 +118,19 @@ class Batcher:
     async def wait_for_room(self) -> None:
         """Until there is room for something. A message waits in a third of the memory that its rows would take."""
         async with self._room:
-            await self._room.wait_for(lambda: self._bytes < self._max_bytes)
+            await self._room.wait_for(lambda: self._bytes < self._pace.max_bytes)
 
     async def submit(self, portion: Portion) -> None:
         """Takes events as soon as there is room for them; `portion.committed` tells the rest."""
         async with self._room:
             # What comes alone is taken whatever its size.
-            await self._room.wait_for(lambda: not self._bytes or self._bytes + portion.size <= self._max_bytes)
+            await self._room.wait_for(lambda: not self._bytes or self._bytes + portion.size <= self._pace.max_bytes)
             self._bytes += portion.size
         self._waiting.append(portion)
         self._events += portion.events
-        self._metrics.pending(self._events, self._bytes)
+        self._metrics.pending(self._events, self._bytes, late=self._pace.late)
         self._arrived.set()
-        if self._events >= self._max_events:
+        if self._events >= self._pace.max_events:
             self._enough.set()
 
     async def run(self) -> None:
@@ -137,10 +139,11 @@ class Batcher:
             try:
                 await asyncio.wait_for(self._arrived.wait(), _PING_INTERVAL)
             except TimeoutError:
-                await self._ping()
+                if not self._pace.late:
+                    await self._ping()
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._enough.wait(), self._max_delay)
+                await asyncio.wait_for(self._enough.wait(), self._pace.max_delay)
             batch = self._take()
             await self._commit(batch)
             await self._done(batch)
@@ -148,13 +151,13 @@ class Batcher:
     def _take(self) -> list[Portion]:
         batch = [self._waiting.popleft()]
         events = batch[0].events
-        while self._waiting and events + self._waiting[0].events <= self._max_events:
+        while self._waiting and events + self._waiting[0].events <= self._pace.max_events:
             batch.append(self._waiting.popleft())
             events += batch[-1].events
         self._events -= events
         if not self._waiting:
             self._arrived.clear()
-        if self._events < self._max_events:
+        if self._events < self._pace.max_events:
             self._enough.clear()
         return batch
 
@@ -173,7 +176,8 @@ class Batcher:
                 self._metrics.retries.inc()
             else:
                 self._working()
-                self._metrics.batch(written, len(rows) + len(rejections), time.monotonic() - began)
+                took = time.monotonic() - began
+                self._metrics.batch(written, len(rows) + len(rejections), took, late=self._pace.late)
                 return
             # Replicas that lost the same database do not come back at the same moment.
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
@@ -183,7 +187,7 @@ class Batcher:
         async with self._room:
             self._bytes -= sum(portion.size for portion in batch)
             self._room.notify_all()
-        self._metrics.pending(self._events, self._bytes)
+        self._metrics.pending(self._events, self._bytes, late=self._pace.late)
         for portion in batch:
             portion.committed(portion)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ from msgspec import Struct
 
 from sark_pdp._proto import audit_pb2
 from sark_pdp.audit_writer.batcher import Batcher, Portion, portion_of
+from sark_pdp.audit_writer.columns import microseconds_of
 from sark_pdp.audit_writer.metrics import WriterMetrics
 from sark_pdp.audit_writer.peers import covers, is_one_of, names_of
 
@@ -44,6 +47,15 @@ class _RefusedError(Exception):
         self.code, self.reason = code, reason
 
 
+class Lanes(Struct, frozen=True):
+    """Who takes events. Late ones may take long where the database has compressed their day: others do not wait."""
+
+    usual: Batcher
+    late: Batcher
+    late_after: timedelta
+    """The age from which events are late."""
+
+
 class _Stream:
     """What one stream still waits for."""
 
@@ -52,6 +64,8 @@ class _Stream:
         """Of the client's certificate."""
         self.acknowledged: dict[str, int] = {}
         """Sequence numbers to be told, by source."""
+        self.late: Counter[str] = Counter()
+        """Portions among the late ones, by source."""
         self.bytes = 0
         """Not committed yet."""
         self.changed = asyncio.Event()
@@ -62,14 +76,18 @@ class _Stream:
         self.reading: asyncio.Task[None] | None = None
 
     def submitted(self, portion: Portion) -> None:
-        """The batcher has it."""
+        """A batcher has it."""
         self.bytes += portion.size
+        if portion.late:
+            self.late[portion.source] += 1
         if self.bytes > _WINDOW_BYTES:
             self.room.clear()
 
     def committed(self, portion: Portion) -> None:
         """Called by the batcher."""
         self.bytes -= portion.size
+        if portion.late:
+            self.late[portion.source] -= 1
         self.acknowledged[portion.source] = portion.last
         if self.bytes <= _WINDOW_BYTES:
             self.room.set()
@@ -79,8 +97,8 @@ class _Stream:
 class Ingest:
     """The method. Belongs to one event loop."""
 
-    def __init__(self, batcher: Batcher, metrics: WriterMetrics, clients: Clients) -> None:
-        self._batcher = batcher
+    def __init__(self, lanes: Lanes, metrics: WriterMetrics, clients: Clients) -> None:
+        self._lanes = lanes
         self._metrics = metrics
         self._clients = clients
         self._streams: set[_Stream] = set()
@@ -125,9 +143,14 @@ class Ingest:
 
     async def _read(self, stream: _Stream, messages: AsyncIterator[bytes]) -> None:
         async for message in messages:
-            await self._batcher.wait_for_room()
+            await self._lanes.usual.wait_for_room()
+            late_us = microseconds_of(datetime.now(UTC) - self._lanes.late_after)
             for portion in self._portions(stream, message):
-                await self._batcher.submit(portion)
+                # Those of a source stay in order: an acknowledgement covers all that came before.
+                portion.late = stream.late[portion.source] > 0 or (
+                    portion.oldest_us is not None and portion.oldest_us < late_us
+                )
+                await (self._lanes.late if portion.late else self._lanes.usual).submit(portion)
                 stream.submitted(portion)
             await stream.room.wait()
 

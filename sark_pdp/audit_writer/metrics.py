@@ -55,6 +55,7 @@ class WriterMetrics:
         self._pending_bytes = Gauge(
             "sark_audit_writer_pending_bytes", "Memory of events that are not committed yet.", registry=registry
         )
+        self._pending: dict[bool, tuple[int, int]] = {}
         self.streams = Gauge("sark_audit_writer_streams", "Open streams of sidecars.", registry=registry)
         self.tails = Gauge("sark_audit_writer_tails", "Open calls of Tail.", registry=registry)
         self.retries = Counter("sark_audit_writer_retries", "Batches that had to be tried again.", registry=registry)
@@ -73,23 +74,25 @@ class WriterMetrics:
         for result in ("inserted", "duplicate", "rejected"):
             self._events.labels(result)
 
-    def batch(self, written: Written, events: int, took: float) -> None:
-        """A batch was committed, after so many seconds."""
+    def batch(self, written: Written, events: int, took: float, *, late: bool) -> None:
+        """A batch was committed, after so many seconds. Late ones are no load: more replicas would not help them."""
         self._events.labels("inserted").inc(written.inserted)
         self._events.labels("duplicate").inc(written.duplicates)
         self._events.labels("rejected").inc(written.rejected)
         self._batch_events.observe(events)
         self.query("write", took)
-        self._batches.append((time.monotonic(), took))
+        if not late:
+            self._batches.append((time.monotonic(), took))
 
     def query(self, operation: str, took: float) -> None:
         """A question to the database was answered, after so many seconds."""
         self._queries.labels(operation, "audit_events").observe(took)
 
-    def pending(self, events: int, size: int) -> None:
+    def pending(self, events: int, size: int, *, late: bool) -> None:
         """So much is in memory now."""
-        self._pending_events.set(events)
-        self._pending_bytes.set(size)
+        self._pending[late] = (events, size)
+        self._pending_events.set(sum(each for each, _ in self._pending.values()))
+        self._pending_bytes.set(sum(each for _, each in self._pending.values()))
 
     def load(self) -> float:
         """Of the last seconds, the share in which a batch was being committed."""

@@ -17,14 +17,14 @@ from msgspec import Struct
 from psycopg_pool import ConnectionPool
 
 from sark_pdp.addresses import Address, TcpAddress
-from sark_pdp.audit_writer.batcher import Batcher
-from sark_pdp.audit_writer.ingest import PUSH, Clients, Ingest
+from sark_pdp.audit_writer.batcher import Batcher, Pace
+from sark_pdp.audit_writer.ingest import PUSH, Clients, Ingest, Lanes
 from sark_pdp.audit_writer.maintenance import Keeping, Maintenance
 from sark_pdp.audit_writer.metrics import WriterMetrics
 from sark_pdp.audit_writer.queries import SERVICE as QUERY
 from sark_pdp.audit_writer.queries import Queries, Readers
 from sark_pdp.audit_writer.questions import Questions
-from sark_pdp.audit_writer.sessions import ASKING, MAINTAINING, WRITING, session_of
+from sark_pdp.audit_writer.sessions import ASKING, MAINTAINING, WRITING, WRITING_LATE, session_of
 from sark_pdp.audit_writer.store import EventStore
 from sark_pdp.audit_writer.tail import Listener
 from sark_pdp.errors import StartError
@@ -35,6 +35,8 @@ from sark_pdp.postgres.connections import connect
 _INGEST: Final = "sark.audit.v1.AuditIngest"
 _LARGEST_MESSAGE: Final = 16 << 20
 """Bytes: more than a batch of a sidecar has."""
+_LATE_EVENTS: Final = 200
+"""Of one batch of late events, each of which may take half a second."""
 _QUERY_THREADS: Final = 8
 _POOL_WAIT: Final = 5.0
 """Seconds that a question waits for a connection."""
@@ -92,21 +94,19 @@ class Writer:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._asking_session = session_of(options.query_dsn, ASKING)
-        writing, maintaining = session_of(options.dsn, WRITING), session_of(options.dsn, MAINTAINING)
+        maintaining = session_of(options.dsn, MAINTAINING)
         self._metrics = metrics = WriterMetrics()
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="writing")
-        self._asking = ThreadPoolExecutor(_QUERY_THREADS, thread_name_prefix="asking")
-        self._store = EventStore(lambda: connect(writing, "sark-pdp audit-writer"))
-        self._batcher = Batcher(
-            self._store,
-            _runner(self._writing),
-            metrics,
-            max_events=options.max_events,
-            max_delay=options.max_delay,
-            max_bytes=options.max_bytes,
+        self._writing, self._writing_late = (
+            ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("writing", "late")
         )
+        self._asking = ThreadPoolExecutor(_QUERY_THREADS, thread_name_prefix="asking")
+        usual = Pace(options.max_events, options.max_delay, options.max_bytes)
+        late = Pace(min(_LATE_EVENTS, options.max_events), options.max_delay, options.max_bytes // 4, late=True)
+        self._batcher = Batcher(_store(options.dsn, WRITING), _runner(self._writing), metrics, usual)
+        self._late = Batcher(_store(options.dsn, WRITING_LATE), _runner(self._writing_late), metrics, late)
+        lanes = Lanes(self._batcher, self._late, timedelta(seconds=options.compress_after))
         mutual = options.tls is not None and options.tls.client_ca_file is not None
-        self._ingest = Ingest(self._batcher, metrics, Clients(mutual, options.allowed_sans))
+        self._ingest = Ingest(lanes, metrics, Clients(mutual, options.allowed_sans))
         self._pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(
             self._asking_session,
             min_size=1,
@@ -146,7 +146,8 @@ class Writer:
         self._pool.open(wait=False)
         self._maintenance.start()
         await self._tell_health()
-        self._tasks = [asyncio.create_task(self._batcher.run()), asyncio.create_task(self._watch_readiness())]
+        running = (self._batcher.run(), self._late.run(), self._watch_readiness())
+        self._tasks = [asyncio.create_task(each) for each in running]
         await self._server.start()
 
     async def stop(self) -> None:
@@ -163,7 +164,7 @@ class Writer:
         self._maintenance.stop(1.0)
         self._pool.close()
         self._probes.close()
-        for pool in (self._writing, self._asking):
+        for pool in (self._writing, self._writing_late, self._asking):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _listen(self) -> grpc.aio.Server:
@@ -223,6 +224,11 @@ async def serve(options: Options, started: Callable[[Writer], None], stop: async
     finally:
         await writer.stop()
     _log.info("stopped")
+
+
+def _store(dsn: str, options: str) -> EventStore:
+    session = session_of(dsn, options)
+    return EventStore(lambda: connect(session, "sark-pdp audit-writer"))
 
 
 def _runner(pool: ThreadPoolExecutor) -> Callable[..., Awaitable[Any]]:

@@ -10,6 +10,8 @@ WRITING: Final = (
     "-c timezone=UTC -c statement_timeout=25s -c lock_timeout=10s -c idle_in_transaction_session_timeout=25s"
 )
 """No batch takes longer than a minute: `hourly` relies on it."""
+WRITING_LATE: Final = WRITING.replace("statement_timeout=25s", "statement_timeout=10min")
+"""Of events that are days old, which `hourly` does not rely on."""
 MAINTAINING: Final = "-c timezone=UTC -c lock_timeout=2s"
 """Whoever waits for a lock on the table makes all behind it wait, batches too."""
 ASKING: Final = "-c timezone=UTC -c statement_timeout=30s -c default_transaction_read_only=on"

@@ -1,5 +1,6 @@
 """`sark-pdp audit-writer` as a real process on a real PostgreSQL: streams, questions, an outage, the end."""
 
+import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -149,6 +150,38 @@ def test_a_stream_may_end_at_one_writer_and_go_on_at_another(
     moved.wait_acknowledged(30)
     assert sequences(store) == list(range(1, 31))
     assert 'sark_audit_writer_events_total{result="duplicate"} 10.0' in second.get("/metrics")[1]
+
+
+HELD_UP = """
+CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF new.timestamp < now() - interval '7 days' THEN PERFORM pg_advisory_xact_lock(42); END IF; RETURN new; END $$;
+CREATE TRIGGER hold_up BEFORE INSERT ON audit_events FOR EACH ROW EXECUTE FUNCTION hold_up()
+"""
+HELD = "SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted"
+
+
+def test_late_events_that_take_long_hold_nobody_up_and_those_of_a_source_stay_in_order(
+    store: str, start_writer: StartWriter, channel_to: Connect
+) -> None:
+    writer = start_writer(store)
+    late, usual = Stream(channel_to(writer)), Stream(channel_to(writer))
+    with psycopg.connect(store, autocommit=True) as connection:
+        connection.execute(HELD_UP)
+        connection.execute("SELECT pg_advisory_lock(42)")
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 10 * 86_400))
+        late.send(event(1, timestamp=stamp))
+        wait_for(lambda: connection.execute(HELD).fetchone() == (1,))
+        late.send(event(2))
+        wait_for(lambda: "sark_audit_writer_pending_events 1.0" in writer.get("/metrics")[1])
+        for number in range(11, 14):
+            usual.send(event(number, source=OTHER), source=OTHER)
+            usual.wait_acknowledged(number)
+        assert sequences(store) == [11, 12, 13]
+        assert writer.get("/readyz")[0] == 200
+        connection.execute("SELECT pg_advisory_unlock(42)")
+    late.wait_acknowledged(2)
+    assert sequences(store) == [1, 2, 11, 12, 13]
+    assert writer.stop() == 0, writer.log
 
 
 def test_a_writer_that_is_told_to_stop_acknowledges_what_it_read(
