@@ -1,7 +1,8 @@
 """Bodies of `multipart/form-data`, taken apart by python-multipart, which is imported with the first of them.
 
-Where readers of such bodies differ (lines that end in LF alone, a preamble, folded headers, parameters that come twice,
-an encoded name, no closing boundary) the body is refused: the server behind Envoy may read it in another way.
+Where readers of such bodies differ the body is refused, as the server behind Envoy may read it in another way: lines that
+end in LF alone, a preamble, folded headers, parameters that come twice, an encoded name, no closing boundary or text
+after it on its line.
 """
 
 import logging
@@ -43,7 +44,7 @@ def parts_of(content_type: str, content: bytes, most: int) -> list[Part] | None:
     if "boundary" not in stated:
         return None
     boundary = stated["boundary"].encode()
-    if not boundary:
+    if not boundary or not content.startswith(b"--" + boundary):
         raise _malformed()
     if content.count(b"--" + boundary) > most + 1:
         raise InvalidRequestError("parsed_body", "the body has more values than limits.max_values allows")
@@ -103,7 +104,8 @@ def _split(boundary: bytes, content: bytes) -> list[tuple[list[tuple[bytes, byte
         MultipartParser(boundary, collector.callbacks()).write(content)
     except FormParserError:
         raise _malformed() from None
-    if not collector.ended:
+    _, _, epilogue = (b"\r\n" + content).partition(b"\r\n--" + boundary + b"--")
+    if not collector.ended or (epilogue and not epilogue.lstrip(b" \t").startswith(b"\r\n")):
         raise _malformed()
     return [(headers, bytes(body)) for headers, body in collector.parts]
 
