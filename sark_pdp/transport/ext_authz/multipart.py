@@ -1,8 +1,8 @@
 """Bodies of `multipart/form-data`, taken apart by python-multipart, which is imported with the first of them.
 
-Where readers of such bodies differ the body is refused, as the server behind Envoy may read it in another way: lines that
-end in LF alone, a preamble, folded headers, parameters that come twice, an encoded name, no closing boundary or text
-after it on its line.
+Where readers of such bodies differ the body is refused, as the server behind Envoy may read it in another way: lines
+that end in LF alone, a preamble, folded headers, parameters that come twice, an encoded name, a line within a part that
+begins as a boundary does, no closing boundary or text after it on its line.
 """
 
 import logging
@@ -107,6 +107,9 @@ def _split(boundary: bytes, content: bytes) -> list[tuple[list[tuple[bytes, byte
     _, _, epilogue = (b"\r\n" + content).partition(b"\r\n--" + boundary + b"--")
     if not collector.ended or (epilogue and not epilogue.lstrip(b" \t").startswith(b"\r\n")):
         raise _malformed()
+    for _, body in collector.parts:
+        if body.startswith(b"--" + boundary) or b"\n--" + boundary in body:
+            raise _malformed()
     return [(headers, bytes(body)) for headers, body in collector.parts]
 
 
