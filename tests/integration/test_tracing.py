@@ -104,7 +104,6 @@ def over_http(served: Sidecar, channel: Channel, header: str) -> None:
 WAYS = [check, stream, envoy_of_a_request, envoy_itself, over_http]
 
 
-@pytest.mark.carried
 @pytest.mark.parametrize("ask", WAYS)
 def test_a_decision_is_a_child_of_the_callers_span(
     traced: Sidecar, shared_collector: Collector, channel: Channel, ask: Callable[[Sidecar, Channel, str], None]
@@ -132,7 +131,6 @@ def test_a_decision_is_a_child_of_the_callers_span(
         assert span.resource["service.instance.id"] == "pod-1"
 
 
-@pytest.mark.carried
 @pytest.mark.parametrize("ask", WAYS)
 def test_a_caller_that_is_not_sampled_gets_no_span(
     traced: Sidecar, shared_collector: Collector, channel: Channel, ask: Callable[[Sidecar, Channel, str], None]
