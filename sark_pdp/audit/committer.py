@@ -43,7 +43,9 @@ class Committer:
         self.used = 0
         """Bytes of the spool, as counted lately."""
         self.problem = ""
-        """Why nothing is committed at present."""
+        """Why nothing is committed, or let go of, at present."""
+        self.failing = False
+        """The last event could not be written, or the spool not be measured."""
         self.full = False
         """Nothing more is to be taken before there is room."""
         self._spool = spool
@@ -62,7 +64,7 @@ class Committer:
     @property
     def needs_look(self) -> bool:
         """Whether `measure` alone can tell that the spool takes events again: there is nothing to commit."""
-        return self.full or bool(self.problem and not self.sealed)
+        return self.full or (self.failing and not self.sealed)
 
     def start(self) -> None:
         """Commits the first event; raises AuditError, the spool closed, where it fails."""
@@ -115,6 +117,7 @@ class Committer:
         try:
             self._append(durable=durable)
         except AuditError as error:
+            self.failing = True
             self._note_failure(error)
             return False
         self._note_commit()
@@ -145,8 +148,10 @@ class Committer:
         try:
             self.used = self._spool.used_bytes()
         except AuditError as error:
+            self.failing = True
             self._note_failure(error)
             return False
+        self.failing = False
         room = self._spool.max_bytes - self.used
         self.full = room < (2 * _FULL_BELOW if self.full else _FULL_BELOW)
         self._note_problem(f"The audit spool in {self._spool.directory} is full" if self.full else "")

@@ -205,7 +205,7 @@ class AuditQueue:
             if not self._closing:
                 committer = self._committer
                 # What may be dropped may as well wait for a disk that fails; what must be recorded has no place there.
-                shut = committer.full or (self.required and committer.problem)
+                shut = committer.full or (self.required and committer.failing)
                 self._limit = 0 if shut else self._capacity
 
     def _finish(self) -> None:
