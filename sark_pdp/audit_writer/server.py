@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -18,6 +17,7 @@ from psycopg_pool import ConnectionPool
 
 from sark_pdp.addresses import Address, TcpAddress
 from sark_pdp.audit_writer.batcher import Batcher, Pace
+from sark_pdp.audit_writer.credentials import ServerTls, credentials
 from sark_pdp.audit_writer.ingest import PUSH, Clients, Ingest, Lanes
 from sark_pdp.audit_writer.maintenance import Keeping, Maintenance
 from sark_pdp.audit_writer.metrics import WriterMetrics
@@ -57,14 +57,6 @@ _SERVER_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
-
-
-class ServerTls(Struct, frozen=True):
-    """Files of PEM; with `client_ca_file` clients need a certificate."""
-
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -188,7 +180,7 @@ class Writer:
             if tls is None or not isinstance(address, TcpAddress):
                 port = server.add_insecure_port(str(address))
             else:
-                port = server.add_secure_port(str(address), _credentials(tls))
+                port = server.add_secure_port(str(address), credentials(tls))
         except RuntimeError as error:
             raise StartError(f"listen.grpc: cannot listen on {address}; free it, or set another address") from error
         return TcpAddress(address.host, port) if isinstance(address, TcpAddress) else address
@@ -236,12 +228,3 @@ def _runner(pool: ThreadPoolExecutor) -> Callable[..., Awaitable[Any]]:
         return asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
     return run
-
-
-def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    try:
-        key, chain = tls.key_file.read_bytes(), tls.cert_file.read_bytes()
-        roots = None if tls.client_ca_file is None else tls.client_ca_file.read_bytes()
-    except OSError as error:
-        raise StartError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    return grpc.ssl_server_credentials([(key, chain)], root_certificates=roots, require_client_auth=roots is not None)

@@ -19,6 +19,7 @@ COMMANDS = {
     "audit-writer": "Take the events of all sidecars into the database.",
     "publisher": "Tell every sidecar what changed in the registry.",
     "injector": "Add the sidecar to pods as they are created.",
+    "certificates": "Keep certificates of the injector and the audit writer valid, in a Kubernetes cluster.",
     "db": "Make and fill the schema of a database, and size its server.",
     "config": "Show the effective settings and where each came from.",
 }

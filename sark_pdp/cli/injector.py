@@ -60,7 +60,7 @@ def _greet(injector: "Injector") -> None:
 def _options(settings: "InjectorSettings") -> "Options":
     """Raises SettingsError."""
     from sark_pdp.certificates import Files
-    from sark_pdp.injector.events import Api
+    from sark_pdp.injector.api import Api
     from sark_pdp.injector.server import Options
 
     tls, kubernetes = settings.tls, settings.kubernetes

@@ -4,28 +4,21 @@ A thread sends them; the answer to the API server never waits for it. What does 
 """
 
 import http.client
-import json
 import logging
 import queue
-import ssl
 import threading
 import time
 from datetime import UTC, datetime
-from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
-
-from msgspec import Struct
+from urllib.parse import quote
 
 from sark_pdp.injector.admission import Outcome, Verdict
+from sark_pdp.injector.api import Api, RefusedError, ask
 from sark_pdp.injector.metrics import InjectorMetrics
 from sark_pdp.injector.review import Pod
 
 _REPORTER: Final = "sark-pdp-injector"
 _CAPACITY: Final = 256
-_PATIENCE: Final = 5.0
-"""Seconds for one event."""
 _QUIET: Final = 60.0
 """Seconds in which the same is told once: a controller whose pods are refused tries again and again."""
 _MOST_REMEMBERED: Final = 1000
@@ -34,15 +27,6 @@ _LONGEST_MESSAGE: Final = 1000
 _REASONS: Final = {Outcome.REFUSED: "SidecarRefused", Outcome.ADMITTED: "SidecarNotInjected"}
 
 _log = logging.getLogger(__name__)
-
-
-class Api(Struct, frozen=True):
-    """Where the cluster's API is, and what proves who asks."""
-
-    url: str
-    token_file: Path
-    """Read for each event, for it rotates."""
-    ca_file: Path
 
 
 class Events:
@@ -91,36 +75,15 @@ class Events:
         while (item := self._waiting.get()) is not None:
             try:
                 self._send(*item)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, http.client.HTTPException, ValueError, RefusedError) as error:
                 self._metrics.events.labels("failed").inc()
                 _log.warning("the cluster cannot be told of a pod without a sidecar: %s", error)
             else:
                 self._metrics.events.labels("sent").inc()
 
     def _send(self, namespace: str, event: dict[str, Any]) -> None:
-        """Raises OSError, HTTPException or ValueError."""
-        url = urlsplit(self._api.url)
-        # Made anew each time: authorities rotate too, and events are rare.
-        context = ssl.create_default_context(cafile=str(self._api.ca_file))
-        connection = http.client.HTTPSConnection(
-            url.hostname or "", url.port or 443, timeout=_PATIENCE, context=context
-        )
-        try:
-            connection.request(
-                "POST",
-                f"{url.path.rstrip('/')}/api/v1/namespaces/{quote(namespace)}/events",
-                json.dumps(event).encode(),
-                {
-                    "Authorization": f"Bearer {self._api.token_file.read_text().strip()}",
-                    "Content-Type": "application/json",
-                    "User-Agent": _REPORTER,
-                },
-            )
-            answer = connection.getresponse()
-            if answer.status != HTTPStatus.CREATED:
-                raise ValueError(f"the API server answers {answer.status}: {_reason(answer.read(4096))}")
-        finally:
-            connection.close()
+        """Raises OSError, HTTPException, ValueError or RefusedError."""
+        ask(self._api, "POST", f"/api/v1/namespaces/{quote(namespace)}/events", event, _REPORTER)
 
 
 def event_of(verdict: Verdict, pod: Pod, namespace: str) -> dict[str, Any]:
@@ -146,11 +109,3 @@ def event_of(verdict: Verdict, pod: Pod, namespace: str) -> dict[str, Any]:
         "lastTimestamp": now,
         "count": 1,
     }
-
-
-def _reason(body: bytes) -> str:
-    """What a Status says, or the beginning of whatever else came."""
-    try:
-        return str(json.loads(body)["message"])[:300]
-    except (ValueError, KeyError, TypeError):
-        return repr(body[:100])

@@ -20,7 +20,8 @@ from sark_pdp.addresses import TcpAddress
 from sark_pdp.certificates import Certificate, Files
 from sark_pdp.errors import StartError
 from sark_pdp.injector.admission import Admission, Outcome, Verdict
-from sark_pdp.injector.events import Api, Events
+from sark_pdp.injector.api import Api
+from sark_pdp.injector.events import Events
 from sark_pdp.injector.metrics import InjectorMetrics
 from sark_pdp.injector.review import InvalidReviewError, Question, read_review, write_admitted, write_refused
 from sark_pdp.injector.template import Template
