@@ -21,7 +21,8 @@ _LONGEST_WAIT: Final = 5.0
 _PATIENCE: Final = 10.0
 """Seconds after which a batch that is not committed means that the database does not answer."""
 _PING_INTERVAL: Final = 2.0
-_REST: Final = 4096
+_ROW_REST: Final = 512
+_REJECTION_REST: Final = 4096
 """Bytes that an event takes besides its payload and its row, at most."""
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ class Portion(Struct):
     """The earliest time of a row, in microseconds since 2000-01-01; None where there is none."""
     late: bool = False
     """Whether it waits among the late ones."""
+    came: float = 0.0
+    """When it was submitted, by the monotonic clock."""
 
     @property
     def events(self) -> int:
@@ -80,10 +83,11 @@ def portion_of(
         try:
             row = row_of(source, sequence, chain, payload)
             rows.append(row)
-            size += len(row.copied)
+            size += len(row.copied) + _ROW_REST
         except UnstorableError as error:
             rejections.append(Rejection(source, sequence, chain, payload, str(error)))
-        size += len(chain) + len(payload) + _REST
+            size += _REJECTION_REST
+        size += len(chain) + len(payload)
     oldest_us = min((row.time_us for row in rows), default=None)
     return Portion(source, events[-1][0], rows, rejections, size, committed, oldest_us)
 
@@ -91,12 +95,20 @@ def portion_of(
 class Batcher:
     """Gives the store one batch at a time: when enough is there, or the oldest waited long enough."""
 
-    def __init__(self, store: Store, in_thread: Callable[..., Any], metrics: WriterMetrics, pace: Pace) -> None:
+    def __init__(
+        self,
+        store: Store,
+        in_thread: Callable[..., Any],
+        metrics: WriterMetrics,
+        pace: Pace,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`in_thread(function, *arguments)` is awaited: it runs the function on the thread that owns the store."""
         self._store = store
         self._in_thread = in_thread
         self._metrics = metrics
         self._pace = pace
+        self._clock = clock
         self._waiting: deque[Portion] = deque()
         self._events = 0
         self._bytes = 0
@@ -126,6 +138,7 @@ class Batcher:
             # What comes alone is taken whatever its size.
             await self._room.wait_for(lambda: not self._bytes or self._bytes + portion.size <= self._pace.max_bytes)
             self._bytes += portion.size
+        portion.came = self._clock()
         self._waiting.append(portion)
         self._events += portion.events
         self._metrics.pending(self._events, self._bytes, late=self._pace.late)
@@ -142,8 +155,11 @@ class Batcher:
                 if not self._pace.late:
                     await self._ping()
                 continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._enough.wait(), self._pace.max_delay)
+            # What came while the last batch was committed has waited for as long.
+            waits = self._waiting[0].came + self._pace.max_delay - self._clock()
+            if waits > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._enough.wait(), waits)
             batch = self._take()
             await self._commit(batch)
             await self._done(batch)
