@@ -20,8 +20,8 @@ from sark_pdp.audit_writer.peers import covers, is_one_of, names_of
 PUSH: Final = "/sark.audit.v1.AuditIngest/Push"
 
 _WINDOW_BYTES: Final = 24 << 20
-"""Of one stream that are not committed yet, as they are in memory; it is not read on until some are. Three times what a
-sidecar sends before it waits: the next batch is here when one is committed."""
+"""Of one stream that are not committed yet, as they are in memory; it is not read on until some are. Some twice what a
+sidecar sends before it waits, so that the next batch is here when one is committed."""
 _LONGEST_SOURCE: Final = 512
 """Characters: what its column holds."""
 _MOST_EVENTS: Final = 10_000
