@@ -65,8 +65,10 @@ class _Stream:
         """Of the client's certificate."""
         self.acknowledged: dict[str, int] = {}
         """Sequence numbers to be told, by source."""
-        self.late: Counter[str] = Counter()
-        """Portions among the late ones, by source."""
+        self.waiting: Counter[str] = Counter()
+        """Portions that are not committed, by source."""
+        self.late: dict[str, bool] = {}
+        """Whether the last one of a source went among the late ones."""
         self.bytes = 0
         """Not committed yet."""
         self.changed = asyncio.Event()
@@ -76,19 +78,28 @@ class _Stream:
         self.room.set()
         self.reading: asyncio.Task[None] | None = None
 
+    def goes_late(self, portion: Portion, late_us: int) -> bool:
+        """Whether it belongs among the late ones, being older than `late_us`.
+
+        Those of a source stay in order, because an acknowledgement covers all that came before: as long as one of them
+        is not committed, the next ones wait behind it, whatever their age.
+        """
+        if self.waiting[portion.source]:
+            return self.late[portion.source]
+        return portion.oldest_us is not None and portion.oldest_us < late_us
+
     def submitted(self, portion: Portion) -> None:
         """A batcher has it."""
         self.bytes += portion.size
-        if portion.late:
-            self.late[portion.source] += 1
+        self.waiting[portion.source] += 1
+        self.late[portion.source] = portion.late
         if self.bytes > _WINDOW_BYTES:
             self.room.clear()
 
     def committed(self, portion: Portion) -> None:
         """Called by the batcher."""
         self.bytes -= portion.size
-        if portion.late:
-            self.late[portion.source] -= 1
+        self.waiting[portion.source] -= 1
         self.acknowledged[portion.source] = portion.last
         if self.bytes <= _WINDOW_BYTES:
             self.room.set()
@@ -147,10 +158,7 @@ class Ingest:
             await self._lanes.usual.wait_for_room()
             late_us = microseconds_of(datetime.now(UTC) - self._lanes.late_after)
             for portion in self._portions(stream, message):
-                # Those of a source stay in order: an acknowledgement covers all that came before.
-                portion.late = stream.late[portion.source] > 0 or (
-                    portion.oldest_us is not None and portion.oldest_us < late_us
-                )
+                portion.late = stream.goes_late(portion, late_us)
                 await (self._lanes.late if portion.late else self._lanes.usual).submit(portion)
                 stream.submitted(portion)
             await stream.room.wait()
