@@ -34,6 +34,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input insta
 LOCKED := --require-hashes --no-deps --only-binary :all:
 OPA := .tools/bin/opa
 KUBERNETES := tests/kubernetes/apiserver
+PROMETHEUS := tests/prometheus/server
 FRONT := $(wildcard front/Cargo.* front/src/*.rs front/src/*/*.rs)
 # The packed bundle lies among its sources.
 POLICIES := --ignore '*.tar.gz' policies
@@ -64,6 +65,9 @@ tools: .tools/k6-$(K6_VERSION) .tools/grpc-client-$(GRPC_GO_VERSION) ## Build th
 
 .PHONY: kubernetes
 kubernetes: .tools/kubernetes .tools/helm-$(HELM_VERSION) .tools/kubeconform-$(KUBECONFORM_VERSION) ## Build etcd, the Kubernetes API server, kubectl, helm, kubeconform; 8 minutes
+
+.PHONY: prometheus
+prometheus: .tools/prometheus ## Build Prometheus and promtool, with which `make test` tries alerts and dashboard; 15 minutes
 
 .PHONY: h2load
 h2load: ## Install h2load, which only Debian's packages have, for `make test`
@@ -325,6 +329,18 @@ clean: ## Remove what was installed and built
 	nice $(GO) install -ldflags "-s -w -X $$told.gitVersion=$$version -X $$told.gitMajor=$$major -X $$told.gitMinor=$$minor" \
 		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl go.etcd.io/etcd/server/v3
 	mv "$$GOBIN/server" "$$GOBIN/etcd"
+	touch "$(CURDIR)/$@"
+
+# A module of its own: Prometheus' go.mod replaces modules, which `go install` of a version refuses.
+.tools/prometheus: $(wildcard $(PROMETHEUS)/go.*)
+	@$(call go-needed,prometheus)
+	export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOBIN="$(CURDIR)/.tools/bin"
+	cd $(PROMETHEUS)
+	echo "building Prometheus $$($(GO) list -m -f '{{.Version}}' github.com/prometheus/prometheus)"
+	rm -f "$(CURDIR)/$@"
+	mkdir -p "$$GOBIN"
+	nice $(GO) install -ldflags "-s -w" \
+		github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
 	touch "$(CURDIR)/$@"
 
 # A value in GOFLAGS, even a needless one, replaces what the machine has set, such as -mod=vendor.

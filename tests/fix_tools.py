@@ -72,3 +72,23 @@ def envoy() -> Path:
 def sark_pdp() -> Path:
     """The command under test, as installed in this environment."""
     return program("sark-pdp", variable="SARK_PDP", folder=Path(sys.executable).parent, remedy="run `make .venv/.dev`")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Tries Prometheus' rules."""
+    return _of_prometheus("promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Path:
+    """Scrapes processes, and is asked what dashboards ask."""
+    return _of_prometheus("prometheus")
+
+
+def _of_prometheus(name: str) -> Path:
+    # The one exception: it takes many minutes to build.
+    path = ROOT / ".tools" / "bin" / name
+    if not path.exists():
+        pytest.skip("`make prometheus` builds it first")
+    return path

@@ -1,11 +1,8 @@
 """`sark-pdp publisher` as a process: a row changes in PostgreSQL, and a sidecar answers anew."""
 
-import http.client
-import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -14,9 +11,10 @@ import pytest
 from sark_pdp.client import Client
 from sark_pdp.client.answers import Answer
 from tests.fix_bundles import until
+from tests.fix_publisher import PublisherProcess
 from tests.fix_redis import RedisProcess
 from tests.fix_registry import add_rows
-from tests.fix_serve import Serve, free_port
+from tests.fix_serve import Serve
 
 PATIENCE = 60.0
 ROWS = """
@@ -25,40 +23,6 @@ INSERT INTO sark_registry.servers (id, name, visibility, sensitivity_level, stat
     ('s1', 'files', 'public', 'low', 'active');
 INSERT INTO sark_registry.tools (id, server_id, name) VALUES ('t1', 's1', 'read');
 """
-
-
-class PublisherProcess:
-    """One `sark-pdp publisher`."""
-
-    def __init__(self, command: Path, folder: Path, settings: Mapping[str, str]) -> None:
-        self._port = free_port()
-        self._log = folder / "publisher.log"
-        given = {"listen.metrics": f"127.0.0.1:{self._port}", **settings}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SARK_")}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [command, "publisher", *(f"--set={key}={value}" for key, value in given.items())],
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-                env=environment,
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body; 0 where nobody listens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        except ConnectionError:
-            assert self.process.poll() is None, self.log
-            return 0, ""
-        finally:
-            connection.close()
 
 
 @pytest.fixture
