@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 import wasmtime
 
+from sark_pdp.engine.wasm.shipped import shipped_module
 from sark_pdp.errors import BundleError
 
 _COMPILE_SECONDS: Final = 120.0
@@ -64,6 +65,8 @@ class Modules:
             self._tidy(self._folder, active)
 
     def _made(self, wasm: bytes, digest: str) -> wasmtime.Module:
+        if (module := shipped_module(self._engine, digest)) is not None:
+            return module
         if self._folder is not None:
             try:
                 return self._kept(self._folder, wasm, digest)
