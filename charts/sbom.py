@@ -37,8 +37,8 @@ def bill(lock: Path) -> dict[str, Any]:
 def _python(distribution: Distribution) -> dict[str, Any]:
     name = _normal(distribution.name)
     made = _component(name, distribution.version, f"pkg:pypi/{name}@{distribution.version}")
-    if expression := distribution.metadata.get("License-Expression"):
-        made["licenses"] = [{"expression": expression}]
+    if "License-Expression" in distribution.metadata:
+        made["licenses"] = [{"expression": distribution.metadata["License-Expression"]}]
     return made
 
 

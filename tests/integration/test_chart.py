@@ -156,6 +156,17 @@ def test_whoever_has_a_metrics_port_is_scraped_and_probed() -> None:
         assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
 
 
+def test_rules_and_dashboard_are_those_of_the_files() -> None:
+    objects = render("--values", CHART / "ci" / "production.yaml")
+    rule = find(objects, "PrometheusRule", "sark-pdp")
+    dashboard = find(objects, "ConfigMap", "sark-pdp-dashboard")
+
+    assert rule["spec"] == yaml.safe_load((CHART / "rules" / "sark-pdp.yaml").read_text())
+    assert rule["spec"]["groups"]
+    assert dashboard["data"]["sark-pdp.json"] == (CHART / "dashboards" / "sark-pdp.json").read_text()
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
 @pytest.mark.parametrize("values", VALUES, ids=names)
 def test_nobody_is_reached_or_reaches_out_unless_a_policy_names_it(values: Path) -> None:
     """Every pod of the chart is under the policy that denies all, and under one of its own."""
