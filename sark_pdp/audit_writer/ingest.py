@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -65,10 +64,8 @@ class _Stream:
         """Of the client's certificate."""
         self.acknowledged: dict[str, int] = {}
         """Sequence numbers to be told, by source."""
-        self.waiting: Counter[str] = Counter()
-        """Portions that are not committed, by source."""
-        self.late: dict[str, bool] = {}
-        """Whether the last one of a source went among the late ones."""
+        self.waiting: dict[str, tuple[int, bool]] = {}
+        """Of each source that has any: how many portions are not committed, and whether they are among the late."""
         self.bytes = 0
         """Not committed yet."""
         self.changed = asyncio.Event()
@@ -84,22 +81,25 @@ class _Stream:
         Those of a source stay in order, because an acknowledgement covers all that came before: as long as one of them
         is not committed, the next ones wait behind it, whatever their age.
         """
-        if self.waiting[portion.source]:
-            return self.late[portion.source]
+        waiting = self.waiting.get(portion.source)
+        if waiting is not None:
+            return waiting[1]
         return portion.oldest_us is not None and portion.oldest_us < late_us
 
     def submitted(self, portion: Portion) -> None:
         """A batcher has it."""
         self.bytes += portion.size
-        self.waiting[portion.source] += 1
-        self.late[portion.source] = portion.late
+        number, _ = self.waiting.get(portion.source, (0, portion.late))
+        self.waiting[portion.source] = number + 1, portion.late
         if self.bytes > _WINDOW_BYTES:
             self.room.clear()
 
     def committed(self, portion: Portion) -> None:
         """Called by the batcher."""
         self.bytes -= portion.size
-        self.waiting[portion.source] -= 1
+        number, late = self.waiting.pop(portion.source)
+        if number > 1:
+            self.waiting[portion.source] = number - 1, late
         self.acknowledged[portion.source] = portion.last
         if self.bytes <= _WINDOW_BYTES:
             self.room.set()

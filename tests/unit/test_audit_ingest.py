@@ -25,4 +25,5 @@ def test_events_of_a_source_are_not_parted_while_one_of_them_is_not_committed(fi
     assert stream.goes_late(portion(1, OLD, stream, "pod/2"), LATE_US)
     before.committed(before)
     assert stream.acknowledged == {"pod/1": 1}
+    assert not stream.waiting
     assert stream.goes_late(portion(2, second, stream), LATE_US) is (second == OLD)
