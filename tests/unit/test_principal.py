@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -207,6 +208,23 @@ def test_keys_behind_a_url_come_when_its_server_does_and_outlive_its_failures() 
             server.status = 503
             until(lambda: bool(keys.problems()))
             assert tokens.verify(token())
+        finally:
+            keys.close()
+
+
+def test_what_speaks_no_http_is_told_of_and_asked_again() -> None:
+    """The thread that reads keys must outlive whatever answers it."""
+    with socket.create_server(("127.0.0.1", 0)) as nonsense:
+        nonsense.settimeout(30)
+        keys = Keys(KeyUrl(f"http://127.0.0.1:{nonsense.getsockname()[1]}/keys"), Seconds(1.0))
+        keys.start()
+        try:
+            for _ in range(2):
+                connection, _ = nonsense.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"nonsense\r\n\r\n")
+            until(lambda: "cannot be read" in "".join(keys.problems()))
         finally:
             keys.close()
 

@@ -1,7 +1,7 @@
 """What the endpoints share that answer one question: the seam's two ways of answering."""
 
 from sark_pdp.model import Decision, Request
-from sark_pdp.transport.http.asking import INLINE_BYTES, Asking
+from sark_pdp.transport.http.asking import Asking
 from sark_pdp.transport.http.endpoint import Call
 
 
@@ -15,8 +15,6 @@ class Single:
 
     def answer_nowait(self, call: Call, body: bytes) -> bytes | None:
         """The answer where it is known, or quickly made; an error is known at once, too."""
-        if len(body) > INLINE_BYTES:
-            return None
         request = self._request(call, body)
         decision = self._asking.decide_nowait(request)
         return None if decision is None else self._encoded(request, decision)

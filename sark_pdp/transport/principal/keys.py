@@ -1,5 +1,6 @@
 """The keys that tokens are signed with: a JSON Web Key Set (RFC 7517) in a file or behind a URL, kept up to date."""
 
+import http.client
 import json
 import logging
 import ssl
@@ -66,7 +67,7 @@ class KeyUrl(Struct, frozen=True):
             asked = urllib.request.Request(self.url, headers={"Accept": "application/json"})  # noqa: S310  # http(s) by the settings
             with urllib.request.urlopen(asked, timeout=_TIMEOUT, context=context) as answer:  # noqa: S310
                 content: bytes = answer.read(_MOST_BYTES + 1)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise UnusableKeysError(f"{self.url} cannot be read: {getattr(error, 'reason', error)}") from error
         return content
 
