@@ -1,26 +1,17 @@
 """What the writer shows its clients, and what it asks of theirs: files that are looked at for each handshake."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import grpc
-from msgspec import Struct
 
+from sark_pdp.certificates import Files
 from sark_pdp.errors import StartError
 
 _log = logging.getLogger(__name__)
 
 
-class ServerTls(Struct, frozen=True):
-    """Files of PEM; with `client_ca_file` clients need a certificate."""
-
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
-
-
-def credentials(tls: ServerTls) -> grpc.ServerCredentials:
+def credentials(tls: Files) -> grpc.ServerCredentials:
     """Another certificate, key or authority counts from the next connection on. Raises StartError."""
     reloaded = _Reloaded(tls)
     # None is what gRPC takes for "as before", whatever its stubs say.
@@ -33,7 +24,7 @@ def credentials(tls: ServerTls) -> grpc.ServerCredentials:
 class _Reloaded:
     """The files as they were last taken."""
 
-    def __init__(self, tls: ServerTls) -> None:
+    def __init__(self, tls: Files) -> None:
         self._tls = tls
         try:
             self._content = self._read()

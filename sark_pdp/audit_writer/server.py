@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool
 
 from sark_pdp.addresses import Address, TcpAddress
 from sark_pdp.audit_writer.batcher import Batcher, Pace
-from sark_pdp.audit_writer.credentials import ServerTls, credentials
+from sark_pdp.audit_writer.credentials import credentials
 from sark_pdp.audit_writer.ingest import PUSH, Clients, Ingest, Lanes
 from sark_pdp.audit_writer.maintenance import Keeping, Maintenance
 from sark_pdp.audit_writer.metrics import WriterMetrics
@@ -27,6 +27,7 @@ from sark_pdp.audit_writer.questions import Questions
 from sark_pdp.audit_writer.sessions import ASKING, MAINTAINING, WRITING, WRITING_LATE, session_of
 from sark_pdp.audit_writer.store import EventStore
 from sark_pdp.audit_writer.tail import Listener
+from sark_pdp.certificates import Files
 from sark_pdp.errors import StartError
 from sark_pdp.model import Seconds
 from sark_pdp.observability.http import ProbeListener
@@ -75,7 +76,7 @@ class Options(Struct, frozen=True, kw_only=True):
     retention: Seconds
     compress_after: Seconds
     grace: Seconds
-    tls: ServerTls | None = None
+    tls: Files | None = None
     allowed_sans: tuple[str, ...] = ()
     query_sans: tuple[str, ...] = ()
 

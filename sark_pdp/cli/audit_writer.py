@@ -15,8 +15,8 @@ from sark_pdp.observability import logging
 from sark_pdp.settings import load_as
 
 if TYPE_CHECKING:
-    from sark_pdp.audit_writer.credentials import ServerTls
     from sark_pdp.audit_writer.server import Options, Writer
+    from sark_pdp.certificates import Files
     from sark_pdp.settings.audit_writer import WriterSettings
 
 
@@ -105,10 +105,10 @@ def _check_dsn(key: str, file_key: str, dsn: str | None) -> None:
         )
 
 
-def _tls(settings: "WriterSettings") -> "ServerTls | None":
-    from sark_pdp.audit_writer.credentials import ServerTls
+def _tls(settings: "WriterSettings") -> "Files | None":
+    from sark_pdp.certificates import Files
 
     tls = settings.tls
     if tls.cert_file is None or tls.key_file is None:
         return None
-    return ServerTls(tls.cert_file, tls.key_file, tls.client_ca_file)
+    return Files(tls.cert_file, tls.key_file, tls.client_ca_file)

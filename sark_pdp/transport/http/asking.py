@@ -14,8 +14,6 @@ from sark_pdp.transport.bounds import has_more_values
 from sark_pdp.transport.http.endpoint import Call
 from sark_pdp.transport.native import Questions
 
-INLINE_BYTES: Final = 16 * 1024
-"""A larger body is not looked at where nothing may wait."""
 _MOST_AGE: Final = 315_576_000_000.0
 """Seconds: the most that a `google.protobuf.Duration` holds."""
 _BATCHED: Final = 10

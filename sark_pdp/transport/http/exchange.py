@@ -13,7 +13,6 @@ from sark_pdp.model import Seconds
 from sark_pdp.observability.requests import RequestMetrics
 from sark_pdp.transport.handler import Refusal
 from sark_pdp.transport.http import body as bodies
-from sark_pdp.transport.http.asking import INLINE_BYTES
 from sark_pdp.transport.http.caller import FOREIGN_CALLER, Peer, call_of
 from sark_pdp.transport.http.endpoint import Endpoint, Headers
 from sark_pdp.transport.http.errors import Fields, Problem, Refused, refused, shed
@@ -22,6 +21,8 @@ from sark_pdp.transport.http.gate import Gate, ShedError, Slot
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_INLINE_BYTES: Final = 16 * 1024
+"""A larger body is not looked at where nothing may wait."""
 _WATERMARK: Final = 64 * 1024
 """Bytes of an answer that asyncio takes at once; of a larger one it is waited for that the caller takes it."""
 _JSON: Final = (b"content-type", b"application/json")
@@ -92,7 +93,7 @@ class Exchange:
             if is_packed:
                 body = await self._gate.run(bodies.unpacked, body, self._gate.limits.max_message_bytes)
                 slot.take(len(body))
-            answer = self._endpoint.answer_nowait(call, body) if len(body) <= INLINE_BYTES else None
+            answer = self._endpoint.answer_nowait(call, body) if len(body) <= _INLINE_BYTES else None
             if answer is None:
                 answer = await self._gate.run(self._endpoint.answer, call, body)
             return await self._packed(answer, headers, echoed)
@@ -110,7 +111,7 @@ class Exchange:
             return _Answer(HTTPStatus.OK, answer, echoed)
         if not bodies.wants_packed(headers):
             return _Answer(HTTPStatus.OK, answer, bodies.VARIES + echoed)
-        short = len(answer) <= INLINE_BYTES
+        short = len(answer) <= _INLINE_BYTES
         small = bodies.packed(answer) if short else await self._gate.run(bodies.packed, answer)
         return _Answer(HTTPStatus.OK, small, bodies.VARIES + bodies.PACKED + echoed)
 
