@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sark_pdp.addresses import parse_tcp
+from sark_pdp.cli import signals
 from sark_pdp.errors import BundleError, StartError
 
 _FILE = click.Path(path_type=Path)
@@ -98,10 +99,8 @@ def serve(folder: Path, listen: str, token_file: Path | None) -> None:
     except (OSError, UnicodeDecodeError):
         raise StartError(f"--token-file {token_file}: cannot be read") from None
     server = BundleServer(folder, address, token)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+    signals.hold(signals.END)
     threading.Thread(target=server.serve_forever, name="bundle server", daemon=True).start()
     click.echo(f"http://{server.address}/FILE serves the files of {folder}")
-    stop.wait()
+    signal.sigwait(signals.END)
     server.close()

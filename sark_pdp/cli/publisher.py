@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from sark_pdp.cli import signals
 from sark_pdp.cli.options import source_options
 from sark_pdp.errors import SettingsError
 from sark_pdp.model import Seconds
@@ -45,12 +45,10 @@ def publisher(config: Path | None, overrides: tuple[str, ...]) -> None:
     settings = load_as(PublisherSettings, check_publisher, config, overrides)
     _check_dsn(settings.attributes)
     logging.configure(settings.log.level, settings.log.format, sys.stderr)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    signals.hold(signals.END)
     with ExitStack() as running:
         _start(settings, running)
-        stopping.wait()
+        signal.sigwait(signals.END)
 
 
 def _start(settings: "PublisherSettings", running: ExitStack) -> None:

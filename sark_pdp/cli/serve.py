@@ -4,14 +4,13 @@ import os
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from sark_pdp.addresses import Address, UnixAddress
-from sark_pdp.cli import Failure
+from sark_pdp.cli import Failure, signals
 from sark_pdp.cli.options import settings_options
 from sark_pdp.errors import SarkError
 from sark_pdp.observability import logging
@@ -44,7 +43,8 @@ def serve(loaded: Loaded) -> None:
     # Sockets and the spool are for this user alone until their own modes are set.
     os.umask(0o077)
     logging.configure(settings.log.level, settings.log.format, sys.stderr)
-    signals = _Signals()
+    awaited = signals.END | {signal.SIGHUP}
+    signals.hold(awaited)
     # gRPC's own log has another form, and a line for each caller that fails to shake hands. Read as it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from sark_pdp.app import App
@@ -52,7 +52,7 @@ def serve(loaded: Loaded) -> None:
     app = App(settings)
     app.start()
     _greet(app, settings.tls)
-    while signals.wait_for_reload():
+    while signal.sigwait(awaited) == signal.SIGHUP:
         app.reload()
     code = 0
     try:
@@ -62,33 +62,6 @@ def serve(loaded: Loaded) -> None:
         code = Failure.exit_code
     # A policy that runs past the grace still has its thread, which an ordinary exit would wait for.
     os._exit(code)
-
-
-class _Signals:
-    """SIGTERM and SIGINT end the process, SIGHUP reloads. Handlers run on the main thread, between any two steps of it.
-
-    So they only set what that thread looks at.
-    """
-
-    def __init__(self) -> None:
-        self._wake = threading.Event()
-        self._stopping = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._reload)
-
-    def wait_for_reload(self) -> bool:
-        """Waits for a signal; False where it is time to stop."""
-        self._wake.wait()
-        self._wake.clear()
-        return not self._stopping
-
-    def _stop(self, *_: object) -> None:
-        self._stopping = True
-        self._wake.set()
-
-    def _reload(self, *_: object) -> None:
-        self._wake.set()
 
 
 def _greet(app: "App", tls: TlsSettings) -> None:

@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -229,3 +230,14 @@ def test_it_prints_what_listens_and_which_policy_is_active(serve: Serve, shared_
     for key in ("listen.grpc", "listen.metrics", "listen.admin"):
         assert words[key] == served.settings[key]
     assert "policy revision" in served.output
+
+
+def test_signals_in_any_number_do_not_keep_it_from_ending(serve: Serve, wire_bundle: Path) -> None:
+    served = serve(wire_policy(wire_bundle))
+    served.wait_ready()
+    for _ in range(5_000):
+        served.process.send_signal(signal.SIGHUP)
+        # Far enough apart for each to be taken alone, wherever the process is just then.
+        time.sleep(1e-4)
+    served.process.send_signal(signal.SIGTERM)
+    assert_stopped(served)
