@@ -30,7 +30,7 @@ from bench import h2load
 from bench.figures import table, write_json
 from bench.loads import Load, Shape, Target
 from bench.machine import cpu_seconds, free_port, running, wait_ready, wait_until
-from bench.postgres_server import PostgresServer, postgres_server
+from bench.postgres_server import PostgresServer, age, postgres_server
 from bench.questions import CHECK, DOCUMENT, framed
 from bench.servers import Serving, is_ready, scraped, serving, total
 from sark_pdp._proto.decision_pb2 import CheckRequest
@@ -104,6 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     h2load.program()
     with tempfile.TemporaryDirectory(prefix="sark-bench-") as name, postgres_server() as server:
+        age(server)
         subprocess.run([str(_command()), "db", "migrate", "--dsn", server.dsn], check=True, capture_output=True)
         found = _run(Path(name), server, options)
         found.rows, found.verified = _stored(server.dsn)

@@ -17,7 +17,7 @@ from sark_pdp.audit.uplink import Stream, batch_of
 from sark_pdp.audit.window import Mark, Window, merged
 from sark_pdp.errors import AuditError, ShippingError
 
-_WINDOW_BYTES: Final = 4 << 20
+_WINDOW_BYTES: Final = 8 << 20
 _READ_AHEAD: Final = 4
 """Segments, each of a quarter of a MiB or so, that are in memory at once."""
 _LAST_POSITION: Final = 2**63 - 1
