@@ -9,8 +9,10 @@ import sys
 from typing import Any, NamedTuple
 
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-_WIDTH, _HEIGHT = 8, 7
+_WIDTH, _HEIGHT = 24, 7
+"""Of a line of panels, in Grafana's units."""
 _COLUMNS = 3
+"""At most; a line of fewer panels has wider ones."""
 _POD = 'namespace=~"$namespace",pod=~"$pod"'
 
 
@@ -24,31 +26,44 @@ class Panel(NamedTuple):
     unit: str
     queries: tuple[tuple[str, str], ...]
     description: str = ""
+    promised: float | None = None
+    """Drawn as a dashed line."""
 
 
-def _quantiles(histogram: str, by: str = "") -> tuple[tuple[str, str], ...]:
-    grouped = f"le, {by}" if by else "le"
-    legend = f" {{{{{by}}}}}" if by else ""
+def _quantiles(histogram: str) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (
-            f"histogram_quantile({share}, sum by ({grouped}) (rate({histogram})))",
-            f"p{percent}{legend}",
-        )
+        (f"histogram_quantile({share}, sum by (le) (rate({histogram})))", f"p{percent}")
         for share, percent in ((0.5, 50), (0.95, 95), (0.99, 99))
     )
+
+
+def _latency(service: str) -> tuple[tuple[str, str], ...]:
+    return _quantiles(f'grpc_server_handling_seconds_bucket{{grpc_method="Check",grpc_service="{service}",@}}')
 
 
 _HITS = "sum by (cache_name) (rate(sark_cache_hits_total))"
 _MISSES = "sum by (cache_name) (rate(sark_cache_misses_total))"
 _SLOW_QUERIES = "histogram_quantile(0.99, sum by (le, operation, table) (rate(sark_db_query_duration_seconds_bucket)))"
+_SHED = "sum(rate(sark_shed_requests_total))"
+_BROKEN = '(sum(rate(grpc_server_handled_total{grpc_code=~"INTERNAL|UNAVAILABLE|UNKNOWN",@})) or vector(0))'
+_BAD = f'sum(rate(sark_decisions_total{{outcome="error",@}})) + {_SHED} + {_BROKEN}'
+_ALL = f"sum(rate(sark_decisions_total)) + {_SHED} + {_BROKEN}"
 
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Answers": (
         Panel(
             "Latency of Check",
             "s",
-            _quantiles('grpc_server_handling_seconds_bucket{grpc_method="Check",@}', "grpc_service"),
+            _latency("sark.pdp.v1.PolicyDecision"),
             "From when a call was taken up until it ended. Promised: 5 ms for 99 %.",
+            0.005,
+        ),
+        Panel(
+            "Latency through Envoy",
+            "s",
+            _latency("envoy.service.auth.v3.Authorization"),
+            "Of ext_authz. Promised: 5 ms for 99 %.",
+            0.005,
         ),
         Panel(
             "Latency over HTTP",
@@ -85,8 +100,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     'sum by (grpc_code) (rate(grpc_server_handled_total{grpc_code!="OK",@}))',
                     "{{grpc_code}}",
                 ),
-                ("sum(rate(sark_shed_requests_total))", "shed"),
+                (_SHED, "shed"),
             ),
+        ),
+        Panel(
+            "Bad answers",
+            "percentunit",
+            ((f"({_BAD}) / (({_ALL}) > 0)", "share"),),
+            "Where nobody got a decision: it failed, or the call was shed or broken. Promised: below 0.05 %.",
+            0.0005,
         ),
     ),
     "Policies and caches": (
@@ -95,6 +117,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "s",
             _quantiles("sark_policy_evaluation_duration_seconds_bucket"),
             "Promised: 2 ms for the half, 5 ms for 95 %, 10 ms for 99 %.",
+            0.01,
         ),
         Panel(
             "Hit rate",
@@ -102,12 +125,35 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((f"{_HITS} / ({_HITS} + {_MISSES})", "{{cache_name}}"),),
         ),
         Panel(
+            "Entries in memory",
+            "short",
+            (("sum by (cache_name) (sark_cache_entries{@})", "{{cache_name}}"),),
+            "Of all.",
+        ),
+        Panel(
             "Redis",
+            "short",
+            (
+                ("sum by (reason) (rate(sark_redis_errors_total))", "errors/s: {{reason}}"),
+                ("min(sark_redis_up{@})", "asked everywhere"),
+                ("min(sark_cache_channel_trusted{@})", "invalidations heard everywhere"),
+            ),
+            "1 while it is so.",
+        ),
+        Panel(
+            "Invalidations",
             "ops",
             (
-                ("sum by (reason) (rate(sark_redis_errors_total))", "errors: {{reason}}"),
-                ("min(sark_redis_up{@})", "up everywhere"),
+                ("sum(rate(sark_publisher_invalidations_total))", "by the publisher"),
+                ("sum by (event) (rate(sark_cache_channel_events_total))", "sidecars: {{event}}"),
             ),
+            "The publisher makes them of changed rows; each sidecar hears all.",
+        ),
+        Panel(
+            "Revisions",
+            "short",
+            (("count by (name, revision) (sark_bundle_info{@})", "{{name}} {{revision}}"),),
+            "How many pods answer by which.",
         ),
         Panel(
             "Activations of bundles",
@@ -117,16 +163,21 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ("sum by (name) (sark_bundle_failing{@})", "failing: {{name}}"),
             ),
         ),
-        Panel("Time of an activation", "s", _quantiles("sark_bundle_activation_seconds_bucket")),
         Panel(
-            "Revisions",
-            "short",
-            (("count by (name, revision) (sark_bundle_info{@})", "{{name}} {{revision}}"),),
-            "How many pods answer by which.",
+            "Time of an activation",
+            "s",
+            _quantiles("sark_bundle_activation_seconds_bucket{@}[5m]"),
+            "From reading a bundle to its first answer, of the last five minutes.",
         ),
     ),
     "Audit trail": (
-        Panel("Age of the oldest event on its way", "s", (("max(sark_audit_lag_seconds{@})", "lag"),)),
+        Panel(
+            "Age of the oldest event on its way",
+            "s",
+            (("max(sark_audit_lag_seconds{@})", "lag"),),
+            "Promised: below a minute.",
+            60,
+        ),
         Panel(
             "Spools",
             "bytes",
@@ -144,7 +195,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ),
             ),
         ),
-        Panel("Load of the writers", "percentunit", (("sark_audit_writer_load{@}", "{{pod}}"),), "Scale above 70 %."),
+        Panel(
+            "Load of the writers",
+            "percentunit",
+            (("sark_audit_writer_load{@}", "{{pod}}"),),
+            "The share of the time in which they commit. Scale above 70 %.",
+            0.7,
+        ),
         Panel(
             "Waiting in the writers",
             "short",
@@ -152,7 +209,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Streams", "short", (("sum(sark_audit_writer_streams{@})", "streams"),)),
     ),
-    "Database and processes": (
+    "Database, traces and processes": (
         Panel(
             "Queries",
             "s",
@@ -163,16 +220,17 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "short",
             (("sum(sark_db_pool_size{@})", "open"), ("sum(sark_db_pool_overflow{@})", "above the pool's size")),
         ),
-        Panel("Memory", "bytes", (("process_resident_memory_bytes{@}", "{{pod}}"),)),
-        Panel("Processor", "percentunit", (("rate(process_cpu_seconds_total)", "{{pod}}"),)),
         Panel(
-            "Invalidations",
+            "Spans",
             "ops",
             (
-                ("sum(rate(sark_publisher_invalidations_total))", "by the publisher"),
-                ("sum by (kind) (rate(sark_publisher_notifications_total))", "heard: {{kind}}"),
+                ("sum(rate(sark_trace_spans_exported_total))", "exported"),
+                ("sum(rate(sark_trace_spans_dropped_total))", "dropped"),
             ),
+            "Of decisions, where tracing is on. Dropped: the queue was full, or the collector took none.",
         ),
+        Panel("Memory", "bytes", (("process_resident_memory_bytes{@}", "{{pod}}"),)),
+        Panel("Processor", "percentunit", (("rate(process_cpu_seconds_total)", "{{pod}}"),), "Of one core."),
         Panel("Open files", "short", (("process_open_fds{@}", "{{pod}}"),)),
     ),
 }
@@ -215,14 +273,16 @@ def _panels() -> list[dict[str, Any]]:
     panels: list[dict[str, Any]] = []
     top = 0
     for title, row in ROWS.items():
-        place = {"x": 0, "y": top, "w": _WIDTH * _COLUMNS, "h": 1}
+        place = {"x": 0, "y": top, "w": _WIDTH, "h": 1}
         panels.append({"id": len(panels) + 1, "type": "row", "title": title, "gridPos": place, "panels": []})
         top += 1
-        for index, panel in enumerate(row):
-            x, y = index % _COLUMNS * _WIDTH, top + index // _COLUMNS * _HEIGHT
-            place = {"x": x, "y": y, "w": _WIDTH, "h": _HEIGHT}
-            panels.append({"id": len(panels) + 1, "gridPos": place, **_drawn(panel)})
-        top += -(-len(row) // _COLUMNS) * _HEIGHT
+        for begin in range(0, len(row), _COLUMNS):
+            line = row[begin : begin + _COLUMNS]
+            width = _WIDTH // len(line)
+            for index, panel in enumerate(line):
+                place = {"x": index * width, "y": top, "w": width, "h": _HEIGHT}
+                panels.append({"id": len(panels) + 1, "gridPos": place, **_drawn(panel)})
+            top += _HEIGHT
     return panels
 
 
@@ -232,7 +292,7 @@ def _drawn(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "description": panel.description,
         "datasource": _SOURCE,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0, "custom": {"fillOpacity": 8}}, "overrides": []},
+        "fieldConfig": {"defaults": _field(panel), "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
         "targets": [
             {
@@ -244,6 +304,15 @@ def _drawn(panel: Panel) -> dict[str, Any]:
             for index, (expression, legend) in enumerate(panel.queries)
         ],
     }
+
+
+def _field(panel: Panel) -> dict[str, Any]:
+    field: dict[str, Any] = {"unit": panel.unit, "min": 0, "custom": {"fillOpacity": 8}}
+    if panel.promised is not None:
+        steps = [{"color": "transparent", "value": None}, {"color": "red", "value": panel.promised}]
+        field["thresholds"] = {"mode": "absolute", "steps": steps}
+        field["custom"]["thresholdsStyle"] = {"mode": "dashed"}
+    return field
 
 
 def _expanded(expression: str) -> str:

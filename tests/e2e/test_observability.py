@@ -13,6 +13,7 @@ import yaml
 
 from sark_pdp.client import Client
 from tests.fix_bundles import until
+from tests.fix_otlp import Collector
 from tests.fix_prometheus import Prometheus
 from tests.fix_publisher import PublisherProcess
 from tests.fix_redis import RedisProcess
@@ -81,6 +82,7 @@ def scraped(
     small_registry: str,
     redis_server: RedisProcess,
     redis_prefix: str,
+    collector: Collector,
     prometheus: Path,
     tmp_path: Path,
 ) -> Iterator[Prometheus]:
@@ -101,6 +103,7 @@ def scraped(
             "attributes.timeout": "20s",
             "audit.writer": [writer.address],
             "listen.http": f"127.0.0.1:{free_port()}",
+            "tracing.otlp_endpoint": collector.url,
         }
     )
     sidecar.wait_ready()
@@ -133,6 +136,7 @@ def test_prometheus_knows_what_dashboard_and_alerts_ask_for(scraped: Prometheus)
         assert not missing, expression
         assert set(re.findall(r"\bsark:[a-z0-9_:]+", expression)) <= recorded
     assert float(scraped.query("sum(sark_decisions_total)")[0]["value"][1]) == 3
+    scraped.wait_for("sum(sark_trace_spans_exported_total) == 3")
     assert not scraped.query("up == 0")
 
 
