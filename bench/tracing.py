@@ -11,14 +11,13 @@ import argparse
 import gc
 import statistics
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Final
 
+from bench.collector import collector
 from bench.figures import table, write_json
 from bench.machine import describe
 from bench.questions import DOCUMENT
@@ -70,19 +69,6 @@ class _Active:
 
     def active(self) -> LoadedPolicies:
         return self._policies
-
-
-class _Collector(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
 
 
 def main() -> None:
@@ -159,20 +145,17 @@ def _export_us(entrypoint: Entrypoint) -> float:
     from sark_pdp.observability.otlp import OtlpExporter
     from sark_pdp.observability.spans import Finished
 
-    server = HTTPServer(("127.0.0.1", 0), _Collector)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    exporter = OtlpExporter(f"http://127.0.0.1:{server.server_port}", None, "bench", "bench")
     id_ = DecisionId("01900000-0000-7000-8000-000000000000")
     one = Finished(f"{_PARENT}01", id_, entrypoint, time.time_ns(), 1000, Outcome.ALLOW, Tier.L1, Seconds(1.0))
     took = []
-    for _ in range(_EXPORTS):
-        began = time.thread_time_ns()
-        if problem := exporter.export([one] * _BATCH):
-            raise SystemExit(problem)
-        took.append((time.thread_time_ns() - began) / _BATCH / 1e3)
-    exporter.abort()
-    server.shutdown()
-    server.server_close()
+    with collector() as url:
+        exporter = OtlpExporter(url, None, "bench", "bench")
+        for _ in range(_EXPORTS):
+            began = time.thread_time_ns()
+            if problem := exporter.export([one] * _BATCH):
+                raise SystemExit(problem)
+            took.append((time.thread_time_ns() - began) / _BATCH / 1e3)
+        exporter.abort()
     return statistics.median(took)
 
 

@@ -28,6 +28,8 @@ class Panel(NamedTuple):
     description: str = ""
     promised: float | None = None
     """Drawn as a dashed line."""
+    colors: tuple[tuple[str, str], ...] = ()
+    """Of lines that mean good or bad, by their legend; the others have those of Grafana's palette."""
 
 
 def _quantiles(histogram: str) -> tuple[tuple[str, str], ...]:
@@ -41,9 +43,11 @@ def _latency(service: str) -> tuple[tuple[str, str], ...]:
     return _quantiles(f'grpc_server_handling_seconds_bucket{{grpc_method="Check",grpc_service="{service}",@}}')
 
 
+_OUTCOMES = (("allow", "green"), ("deny", "orange"), ("error", "red"), ("undefined", "purple"))
 _HITS = "sum by (cache_name) (rate(sark_cache_hits_total))"
 _MISSES = "sum by (cache_name) (rate(sark_cache_misses_total))"
 _SLOW_QUERIES = "histogram_quantile(0.99, sum by (le, operation, table) (rate(sark_db_query_duration_seconds_bucket)))"
+_ACTIVATING = "sum(rate(sark_bundle_activation_seconds"
 _SHED = "sum(rate(sark_shed_requests_total))"
 _BROKEN = '(sum(rate(grpc_server_handled_total{grpc_code=~"INTERNAL|UNAVAILABLE|UNKNOWN",@})) or vector(0))'
 _BAD = f'sum(rate(sark_decisions_total{{outcome="error",@}})) + {_SHED} + {_BROKEN}'
@@ -75,7 +79,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Throughput",
             "reqps",
             (
-                ("sum by (grpc_method) (rate(grpc_server_handled_total))", "{{grpc_method}}"),
+                ("sum by (grpc_method) (rate(grpc_server_handled_total)) > 0", "{{grpc_method}}"),
                 ("sum(rate(sark_http_requests_total))", "HTTP"),
                 ("sum(rate(sark_decisions_total))", "decisions"),
             ),
@@ -85,6 +89,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Decisions by outcome",
             "ops",
             (("sum by (outcome) (rate(sark_decisions_total))", "{{outcome}}"),),
+            colors=_OUTCOMES,
         ),
         Panel(
             "Decisions by tier",
@@ -102,6 +107,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ),
                 (_SHED, "shed"),
             ),
+            colors=(("shed", "red"),),
         ),
         Panel(
             "Bad answers",
@@ -132,13 +138,17 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Redis",
-            "short",
+            "percentunit",
             (
-                ("sum by (reason) (rate(sark_redis_errors_total))", "errors/s: {{reason}}"),
-                ("min(sark_redis_up{@})", "asked everywhere"),
-                ("min(sark_cache_channel_trusted{@})", "invalidations heard everywhere"),
+                ("avg(sark_redis_up{@})", "asked"),
+                ("avg(sark_cache_channel_trusted{@})", "invalidations heard for sure"),
             ),
-            "1 while it is so.",
+            "The share of pods for which it is so.",
+        ),
+        Panel(
+            "Times that Redis was of no use",
+            "ops",
+            (("sum by (reason) (rate(sark_redis_errors_total)) > 0", "{{reason}}"),),
         ),
         Panel(
             "Invalidations",
@@ -166,8 +176,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Time of an activation",
             "s",
-            _quantiles("sark_bundle_activation_seconds_bucket{@}[5m]"),
-            "From reading a bundle to its first answer, of the last five minutes.",
+            ((f"{_ACTIVATING}_sum{{@}}[5m])) / {_ACTIVATING}_count{{@}}[5m]))", "mean"),),
+            "From reading a bundle to its first answer, within the last five minutes.",
         ),
     ),
     "Audit trail": (
@@ -194,6 +204,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "writer: {{result}}",
                 ),
             ),
+            colors=(("dropped", "red"), ("writer: rejected", "red")),
         ),
         Panel(
             "Load of the writers",
@@ -228,6 +239,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ("sum(rate(sark_trace_spans_dropped_total))", "dropped"),
             ),
             "Of decisions, where tracing is on. Dropped: the queue was full, or the collector took none.",
+            colors=(("dropped", "red"),),
         ),
         Panel("Memory", "bytes", (("process_resident_memory_bytes{@}", "{{pod}}"),)),
         Panel("Processor", "percentunit", (("rate(process_cpu_seconds_total)", "{{pod}}"),), "Of one core."),
@@ -292,7 +304,7 @@ def _drawn(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "description": panel.description,
         "datasource": _SOURCE,
-        "fieldConfig": {"defaults": _field(panel), "overrides": []},
+        "fieldConfig": {"defaults": _field(panel), "overrides": [_colored(*each) for each in panel.colors]},
         "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
         "targets": [
             {
@@ -313,6 +325,11 @@ def _field(panel: Panel) -> dict[str, Any]:
         field["thresholds"] = {"mode": "absolute", "steps": steps}
         field["custom"]["thresholdsStyle"] = {"mode": "dashed"}
     return field
+
+
+def _colored(legend: str, color: str) -> dict[str, Any]:
+    fixed = {"id": "color", "value": {"mode": "fixed", "fixedColor": color}}
+    return {"matcher": {"id": "byName", "options": legend}, "properties": [fixed]}
 
 
 def _expanded(expression: str) -> str:
