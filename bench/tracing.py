@@ -37,7 +37,8 @@ from sark_pdp.observability.metrics import Metrics
 from sark_pdp.settings import Settings, default_bundle, load
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.handler import Metadata, Method
-from sark_pdp.transport.native import SERVICE, Questions, methods
+from sark_pdp.transport.native import SERVICE, methods
+from sark_pdp.transport.questions import Questions
 
 _PARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
 _EXPORTS: Final = 20

@@ -36,6 +36,7 @@ from sark_pdp.transport import admin, ext_authz, health, native, reflection
 from sark_pdp.transport.carrier import Limits, server_kind
 from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.handler import Methods
+from sark_pdp.transport.questions import Questions
 from sark_pdp.transport.tls import Tls
 
 if TYPE_CHECKING:
@@ -201,13 +202,13 @@ class App:
     def _warnings(self) -> list[str]:
         return [*self._missing, *(problem for problems in self._problems for problem in problems())]
 
-    def _questions(self, principals: "Principals | None") -> native.Questions:
+    def _questions(self, principals: "Principals | None") -> Questions:
         limits = self._settings.limits
         documents = Documents(limits.max_input_bytes, limits.max_depth, limits.max_values)
-        return native.Questions(documents, self._settings.policy.entrypoint, principals)
+        return Questions(documents, self._settings.policy.entrypoint, principals)
 
     def _http(
-        self, service: DecisionService, questions: native.Questions, metrics: Metrics, tls: Tls | None
+        self, service: DecisionService, questions: Questions, metrics: Metrics, tls: Tls | None
     ) -> "HttpApi | None":
         if not self._settings.listen.http:
             return None
@@ -218,7 +219,7 @@ class App:
     def _methods(
         self,
         service: DecisionService,
-        questions: native.Questions,
+        questions: Questions,
         envoy_service: DecisionService,
         answers: ext_authz.Answers,
         principals: "Principals | None",

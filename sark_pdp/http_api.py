@@ -14,7 +14,7 @@ from sark_pdp.transport.http.asking import Asking
 from sark_pdp.transport.http.endpoints import endpoints
 from sark_pdp.transport.http.gate import Gate
 from sark_pdp.transport.http.listener import Listener
-from sark_pdp.transport.native import Questions
+from sark_pdp.transport.questions import Questions
 from sark_pdp.transport.tls import Tls
 
 
@@ -31,7 +31,7 @@ class HttpApi:
         self._gate = Gate(
             Limits(limits.max_concurrent, limits.in_flight_bytes, limits.max_message_bytes), metrics.shed.inc
         )
-        self._listener = Listener(application(served, self._gate, self.metrics, wants_pairs=questions.wants_pairs), tls)
+        self._listener = Listener(application(served, questions, self._gate, self.metrics), tls)
         self._settings = settings.listen
 
     def start(self) -> list[Address]:

@@ -41,11 +41,13 @@ def key_set(*keys: tuple[str, int], extra: tuple[dict[str, Any], ...] = ()) -> b
 
 
 class KeyServer:
-    """What an issuer has behind its `jwks_uri`; a test changes `content` and `status`."""
+    """What an issuer has behind its `jwks_uri`; a test changes `content`, `status` and `elsewhere`."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.status = 200
+        self.elsewhere = ""
+        """Where it redirects to, where it does."""
         self.asked = 0
         self.url = ""
 
@@ -59,6 +61,8 @@ def key_server(content: bytes) -> Iterator[KeyServer]:
         def do_GET(self) -> None:
             served.asked += 1
             self.send_response(served.status)
+            if served.elsewhere:
+                self.send_header("Location", served.elsewhere)
             self.send_header("Content-Length", str(len(served.content)))
             self.end_headers()
             self.wfile.write(served.content)

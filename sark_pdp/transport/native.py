@@ -1,6 +1,6 @@
 """`sark.pdp.v1.PolicyDecision`: requests from its messages, its messages from decisions."""
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from uuid_utils import uuid7
 
@@ -15,23 +15,15 @@ from sark_pdp._proto.decision_pb2 import (
 )
 from sark_pdp.decision.service import DecisionService
 from sark_pdp.errors import InvalidRequestError, RequestError
-from sark_pdp.interfaces import PolicySet
-from sark_pdp.model import Decision, Document, Outcome, Request, Seconds
-from sark_pdp.transport.documents import Documents
+from sark_pdp.model import Decision, Outcome, Request
 from sark_pdp.transport.handler import Kind, Metadata, Method, Refusal, Reply, status_of
 from sark_pdp.transport.method import NativeMethod, parsed
-from sark_pdp.transport.recent import Read, RecentDocuments
+from sark_pdp.transport.questions import MAX_NAME, Questions
 from sark_pdp.transport.responses import Responses
-from sark_pdp.transport.trace import trace_of
 from sark_pdp.transport.wire import embedded, tag
-
-if TYPE_CHECKING:
-    from sark_pdp.transport.principal.principals import Principals
 
 SERVICE: Final = "sark.pdp.v1.PolicyDecision"
 
-_MAX_NAME: Final = 512
-"""Characters of a request id or of an entrypoint; they are echoed, logged and audited."""
 _INLINE_BYTES: Final = 16 * 1024
 """A larger message is not looked at where nothing may wait."""
 _RESOURCE_FIELDS: Final = ("tool", "server", "resource", "prompt")
@@ -39,71 +31,6 @@ _RESOURCE_FIELDS: Final = ("tool", "server", "resource", "prompt")
 _RESULTS: Final = tag(CheckBatchResponse.RESULTS_FIELD_NUMBER)
 _RESPONSE: Final = tag(CheckBatchResult.RESPONSE_FIELD_NUMBER)
 _RESPONSES: Final = tag(FilterResponse.RESPONSES_FIELD_NUMBER)
-
-
-class Questions:
-    """Makes a `Request` of a `CheckRequest`."""
-
-    def __init__(self, documents: Documents, default_entrypoint: str, principals: "Principals | None" = None) -> None:
-        """With `principals`, the token of a call tells who its user is."""
-        self.documents = documents
-        self._recent = RecentDocuments(documents)
-        self.wants_pairs = principals is not None and principals.takes_tokens
-        """Whether it reads what the caller adds to a call."""
-        self._default = default_entrypoint
-        self._principals = principals if self.wants_pairs else None
-
-    def request(self, check: CheckRequest, metadata: Metadata, policies: PolicySet, size: int, trace: str) -> Request:
-        """`size` is that of its message, `trace` its span. Raises InvalidRequestError or UnknownEntrypointError."""
-        document, read = self._recent.of_check(check)
-        return self.request_about(document, check, metadata, policies, size, trace, read)
-
-    def request_about(
-        self,
-        document: Document,
-        check: CheckRequest,
-        metadata: Metadata,
-        policies: PolicySet,
-        size: int,
-        trace: str,
-        read: Read | None = None,
-    ) -> Request:
-        """The same with a document of its own; `read` is what is known of it."""
-        request_id = check.request_id
-        policy = check.policy
-        if len(request_id) > _MAX_NAME:
-            raise InvalidRequestError("request_id", f"longer than {_MAX_NAME} characters")
-        if len(policy) > _MAX_NAME:
-            raise InvalidRequestError("policy", f"longer than {_MAX_NAME} characters")
-        entrypoint = policies.entrypoint(policy or self._default)
-        if self._principals is not None and metadata.pairs:
-            imposed = self._principals.imposed_on_call(document, metadata)
-            if imposed is not document:
-                document, read = imposed, None
-        return Request(
-            entrypoint,
-            document,
-            request_id or str(uuid7()),
-            metadata.deadline,
-            _max_age(check) if check.HasField("max_age") else None,
-            metadata.origin,
-            None if read is None else read.projected_by(entrypoint.projection),
-            size,
-            None,
-            False,  # noqa: FBT003 (by position: keywords cost as much again)
-            trace,
-        )
-
-
-def _max_age(check: CheckRequest) -> Seconds:
-    seconds = check.max_age.seconds + check.max_age.nanos / 1e9
-    if seconds < 0:
-        raise InvalidRequestError("max_age", "is negative")
-    return Seconds(seconds)
-
-
-def _trace(metadata: Metadata) -> str:
-    return trace_of(metadata.pairs) if metadata.pairs else ""
 
 
 class Check(NativeMethod):
@@ -132,7 +59,8 @@ class Check(NativeMethod):
 
     def _request(self, metadata: Metadata, message: bytes) -> Request:
         check = parsed(CheckRequest, message)
-        return self._questions.request(check, metadata, self._service.active(), len(message), _trace(metadata))
+        caller = self._questions.caller(metadata)
+        return self._questions.request(check, metadata, caller, self._service.active(), len(message))
 
 
 class CheckBatch(NativeMethod):
@@ -148,15 +76,15 @@ class CheckBatch(NativeMethod):
     def _answer(self, metadata: Metadata, message: bytes) -> bytes:
         batch = parsed(CheckBatchRequest, message)
         _check_length("checks", len(batch.checks), self._max_batch)
+        caller = self._questions.caller(metadata)
         policies = self._service.active()
         # Each counts the same share, whichever of them it is that is large.
         share = len(message) // max(len(batch.checks), 1)
-        trace = _trace(metadata)
         request = self._questions.request
         asked: list[Request | RequestError] = []
         for check in batch.checks:
             try:
-                asked.append(request(check, metadata, policies, share, trace))
+                asked.append(request(check, metadata, caller, policies, share))
             except RequestError as error:
                 asked.append(error)
         answers = iter(self._service.decide_many([each for each in asked if isinstance(each, Request)]))
@@ -206,7 +134,7 @@ def _no_decision(request_id: str, reason: str) -> bytes:
 
 def _request_id(message: bytes) -> str:
     try:
-        return parsed(CheckRequest, message).request_id[:_MAX_NAME]
+        return parsed(CheckRequest, message).request_id[:MAX_NAME]
     except InvalidRequestError:
         return ""
 
@@ -242,7 +170,7 @@ class Filter(NativeMethod):
         _check_length("resources", len(asked.resources), self._max_batch)
         documents = self._questions.documents
         template = documents.of_check(asked.template)
-        policies, trace = self._service.active(), _trace(metadata)
+        caller, policies = self._questions.caller(metadata), self._service.active()
         # One id for all: they are one request.
         asked.template.request_id = asked.template.request_id or str(uuid7())
         return tuple(
@@ -250,9 +178,9 @@ class Filter(NativeMethod):
                 {**template, asked.resource_field: documents.resource(f"resources[{index}]", resource)},
                 asked.template,
                 metadata,
+                caller,
                 policies,
                 size // len(asked.resources),
-                trace,
             )
             for index, resource in enumerate(asked.resources)
         )

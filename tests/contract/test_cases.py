@@ -41,6 +41,7 @@ from sark_pdp.transport.http.asking import Asking
 from sark_pdp.transport.http.endpoints import endpoints
 from sark_pdp.transport.http.gate import Gate
 from sark_pdp.transport.http.listener import Listener
+from sark_pdp.transport.questions import Questions
 from tests.fix_audit import MemorySink
 from tests.fix_engine import MEBI, StillClock, a_question, a_runtime, prepared
 from tests.fix_http import EVALUATE, HttpClient
@@ -214,7 +215,7 @@ class Served:
 
         envoy = service(ext_authz.ReviewedDecider(bare, answers))
         plain = service(bare)
-        questions = native.Questions(Documents(MEBI, MAX_DEPTH, 1000), "sark/mcp/decision")
+        questions = Questions(Documents(MEBI, MAX_DEPTH, 1000), "sark/mcp/decision")
         methods = {
             **native.methods(plain, questions, 100),
             ext_authz.CHECK: ext_authz.ExtAuthz(
@@ -229,7 +230,7 @@ class Served:
         api = endpoints(Asking(plain, questions, 100, 1000), None, None, "1")
         counted = HttpMetrics([label(each.path) for each in api])
         self._gate = Gate(limits, metrics.shed.inc)
-        self._listener = Listener(application(api, self._gate, counted), None)
+        self._listener = Listener(application(api, questions, self._gate, counted), None)
         self.http = self._listener.listen(TcpAddress("127.0.0.1", 0), "listen.http", 0o600, None)
         self._listener.start()
 

@@ -1,13 +1,18 @@
 """Who asks over HTTP, where tokens are believed: the user that a token names, whatever the body says."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
-from tests.fix_http import AUTHORIZE, BATCH, EVALUATE, EVALUATION, HttpClient, serving_http
-from tests.fix_native import event
+from sark_pdp._proto.decision_pb2 import CheckBatchRequest, CheckRequest, FilterRequest
+from sark_pdp.audit.event import Event
+from tests.fix_http import AUTHORIZE, BATCH, EVALUATE, EVALUATION, EVALUATIONS, HttpClient, serving_http
+from tests.fix_native import NATIVE, TIMEOUT, event, events, wait_until
 from tests.fix_principal import AUDIENCE, ISSUER, key_set, token
 from tests.fix_serve import Sidecar
 
@@ -68,5 +73,32 @@ def test_a_token_that_does_not_count_is_401(client: HttpClient, claims: dict[str
     status, message = answer.problem
     assert (status, message.startswith("the token")) == (401, True)
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    (failed,) = client.post(BATCH, [INVOKE], authorization=bearer(**claims)).json
-    assert (failed["allow"], failed["error"]["code"]) == (False, "unauthenticated")
+
+
+def test_a_token_that_does_not_count_is_refused_once_for_all_that_is_asked(
+    client: HttpClient, verifying: Sidecar
+) -> None:
+    """With the request as a whole: it is one attempt, and one event of the trail."""
+    bad = bearer(aud="of-the-batch")
+    before = len(violations(verifying))
+    assert client.post(BATCH, [INVOKE] * 5, authorization=bad).problem[0] == 401
+    action, resource = {"name": "tool:invoke"}, {"type": "tool", "id": "search_code"}
+    asked = {"subject": {"type": "user", "id": "bob"}, "action": action, "evaluations": [{"resource": resource}] * 5}
+    assert client.post(EVALUATIONS, asked, authorization=bad).problem[0] == 401
+    check = CheckRequest(input_json=json.dumps({"action": "tool:invoke", "user": {"id": "bob"}}).encode())
+    tool = Struct()
+    tool.update({"name": "search_code"})
+    with grpc.insecure_channel(verifying.grpc) as channel:
+        for method, message in (
+            ("CheckBatch", CheckBatchRequest(checks=[check] * 5)),
+            ("Filter", FilterRequest(template=check, resource_field="tool", resources=[tool] * 5)),
+        ):
+            call: Any = channel.unary_unary(NATIVE + method)
+            with pytest.raises(grpc.RpcError) as caught:
+                call(message.SerializeToString(), metadata=(("authorization", bad),), timeout=TIMEOUT)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    wait_until(lambda: len(violations(verifying)) == before + 4)
+
+
+def violations(sidecar: Sidecar) -> list[Event]:
+    return [each for each in events(sidecar.spool_dir) if each.event_type == "security_violation"]

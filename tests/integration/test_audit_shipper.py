@@ -190,15 +190,15 @@ def test_a_writer_that_does_not_acknowledge_gets_no_more_than_a_window(start: St
     writer.behave = fix_writer.hold
     trail = start(writer.target)
     # In segments of 256 KiB.
-    trail.put(120, 64 * 1024)
+    trail.put(200, 64 * 1024)
     wait_until(lambda: trail.queue.statistics().queued == 0)
-    wait_until(lambda: writer.bytes >= 4 * MIB)
-    assert writer.bytes <= 4 * MIB + MIB
-    assert trail.kept() == 121
+    wait_until(lambda: writer.bytes >= 8 * MIB)
+    assert writer.bytes <= 8 * MIB + MIB
+    assert trail.kept() == 201
     wait_until(lambda: trail.shipper.statistics().lag > 0)
     writer.released.set()
     trail.wait_shipped()
-    assert (writer.streams, writer.received) == (1, 121)
+    assert (writer.streams, writer.received) == (1, 201)
 
 
 def test_a_full_spool_takes_events_again_when_some_were_shipped(start: Start, writer: MemoryWriter) -> None:

@@ -18,6 +18,7 @@ from sark_pdp.model import Seconds
 from sark_pdp.observability.instruments import Counter
 from sark_pdp.observability.requests import HttpMetrics
 from sark_pdp.transport.carrier import Limits
+from sark_pdp.transport.documents import Documents
 from sark_pdp.transport.http import body as bodies
 from sark_pdp.transport.http import connection as connections
 from sark_pdp.transport.http import listener as listeners
@@ -25,10 +26,12 @@ from sark_pdp.transport.http.application import application
 from sark_pdp.transport.http.endpoint import Call
 from sark_pdp.transport.http.gate import Gate
 from sark_pdp.transport.http.listener import Listener
+from sark_pdp.transport.questions import Questions
 from tests.fix_http import TIMEOUT, Answer, HttpClient
 from tests.fix_native import wait_until
 
 LIMITS = Limits(max_concurrent=3, in_flight_bytes=64 * 1024, max_message_bytes=48 * 1024)
+QUESTIONS = Questions(Documents(LIMITS.max_message_bytes, 10, 100), "sark/mcp/decision")
 LARGE = 8 << 20
 
 
@@ -65,7 +68,7 @@ class Served:
         self.held, self.large, self.broken = Held("/held"), Held("/large"), Held("/broken")
         self.metrics = HttpMetrics(["/held", "/large", "/broken"])
         self.gate = Gate(limits, self.shed.inc)
-        carried = application([self.held, self.large, self.broken], self.gate, self.metrics)
+        carried = application([self.held, self.large, self.broken], QUESTIONS, self.gate, self.metrics)
         self.listener = Listener(carried, None)
         self.address = self.listener.listen(TcpAddress("127.0.0.1", 0), "listen.http", 0o600, None)
         self.listener.start()
@@ -379,7 +382,7 @@ def test_a_listener_that_never_started_can_be_stopped(tmp_path: Any) -> None:
     from sark_pdp.addresses import UnixAddress
 
     gate = Gate(LIMITS, lambda: None)
-    listener = Listener(application([], gate, HttpMetrics([])), None)
+    listener = Listener(application([], QUESTIONS, gate, HttpMetrics([])), None)
     listener.listen(UnixAddress(tmp_path / "h.sock"), "listen.http", 0o600, None)
     listener.stop(Seconds(0.0))
     gate.close()

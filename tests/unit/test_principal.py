@@ -16,7 +16,7 @@ from msgspec import structs
 
 from sark_pdp.errors import StartError, UnauthenticatedError
 from sark_pdp.model import Origin, Seconds
-from sark_pdp.transport.principal.keys import KeyFile, Keys, KeyUrl
+from sark_pdp.transport.principal.keys import KeyFile, Keys, KeyUrl, UnusableKeysError
 from sark_pdp.transport.principal.principals import Principals, Rules
 from sark_pdp.transport.principal.tokens import Expected, Tokens
 from tests.fix_bundles import until
@@ -210,6 +210,14 @@ def test_keys_behind_a_url_come_when_its_server_does_and_outlive_its_failures() 
             assert tokens.verify(token())
         finally:
             keys.close()
+
+
+def test_nobody_is_believed_whom_the_server_only_points_to() -> None:
+    with key_server(key_set(("P-256", 0))) as other, key_server(b"") as server:
+        server.status, server.elsewhere = 302, other.url
+        with pytest.raises(UnusableKeysError, match=f"redirects to {other.url}; name that"):
+            KeyUrl(server.url).read()
+        assert (server.asked, other.asked) == (1, 0)
 
 
 def test_what_speaks_no_http_is_told_of_and_asked_again() -> None:

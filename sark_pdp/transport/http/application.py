@@ -9,15 +9,14 @@ from sark_pdp.transport.http.endpoint import Endpoint
 from sark_pdp.transport.http.exchange import Exchange, NoEndpoint
 from sark_pdp.transport.http.gate import Gate
 from sark_pdp.transport.http.listener import Application
+from sark_pdp.transport.questions import Questions
 
 
-def application(
-    endpoints: Sequence[Endpoint], gate: Gate, metrics: HttpMetrics, *, wants_pairs: bool = False
-) -> Application:
-    """Carries requests to their endpoints, with all their headers where `wants_pairs`."""
+def application(endpoints: Sequence[Endpoint], questions: Questions, gate: Gate, metrics: HttpMetrics) -> Application:
+    """Carries requests to their endpoints; `questions` tells who makes them."""
     # The methods of each are looked at by its exchange, so that a wrong one is answered in the one shape of errors.
     routes = [
-        Route(endpoint.path, Exchange(endpoint, gate, metrics.of(label(endpoint.path)), wants_pairs=wants_pairs))
+        Route(endpoint.path, Exchange(endpoint, questions, gate, metrics.of(label(endpoint.path))))
         for endpoint in endpoints
     ]
     known = [label(endpoint.path) for endpoint in endpoints]

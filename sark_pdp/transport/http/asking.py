@@ -12,7 +12,7 @@ from sark_pdp.interfaces import PolicySet
 from sark_pdp.model import Decision, Document, Json, Request
 from sark_pdp.transport.bounds import has_more_values
 from sark_pdp.transport.http.endpoint import Call
-from sark_pdp.transport.native import Questions
+from sark_pdp.transport.questions import Questions
 
 _MOST_AGE: Final = 315_576_000_000.0
 """Seconds: the most that a `google.protobuf.Duration` holds."""
@@ -60,7 +60,7 @@ class Asking:
         if control.max_age is not None:
             check.max_age.CopyFrom(_duration(control.max_age))
         active = self.service.active() if policies is None else policies
-        return self._questions.request_about(document, check, call.metadata, active, size, call.trace)
+        return self._questions.request_about(document, check, call.metadata, call.caller, active, size)
 
     def decide_nowait(self, request: Request) -> Decision | None:
         """The decision where it is known, or quickly made."""

@@ -13,8 +13,9 @@ from sark_pdp.model import NO_DEADLINE, Deadline, Origin
 from sark_pdp.transport.handler import Metadata, Pairs
 from sark_pdp.transport.http.endpoint import Call, Headers, header
 from sark_pdp.transport.http.errors import Problem, Refused
+from sark_pdp.transport.questions import Questions
 from sark_pdp.transport.tls import FOREIGN_PEER
-from sark_pdp.transport.trace import HEADER, parent_in
+from sark_pdp.transport.trace import HEADER
 
 _TIMEOUT: Final = b"grpc-timeout"
 """As gRPC writes it, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>."""
@@ -40,16 +41,19 @@ class Peer(Struct, frozen=True):
     """Of the process, at a Unix socket."""
 
 
-def call_of(scope: Mapping[str, Any], peer: Peer, *, wants_pairs: bool) -> Call:
-    """With `wants_pairs`, its metadata are all headers. Raises InvalidRequestError for a timeout that is none."""
+def call_of(scope: Mapping[str, Any], peer: Peer, questions: Questions) -> Call:
+    """Raises InvalidRequestError for a timeout that is none, and UnauthenticatedError."""
     headers: Headers = scope["headers"]
-    pairs: Pairs = ()
-    if wants_pairs:
-        pairs = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+    pairs: Pairs = tuple(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in headers
+        if questions.wants_pairs or name == _TRACE
+    )
     origin = Origin(peer.address, header(headers, b"user-agent"), peer.identity or "", peer.uid)
+    metadata = Metadata(_deadline(headers), origin, pairs)
     return Call(
-        Metadata(_deadline(headers), origin, pairs),
-        parent_in(header(headers, _TRACE)),
+        metadata,
+        questions.caller(metadata),
         scope.get("path_params", {}).get("path", ""),
         header(headers, b"x-request-id"),
         _base(scope, headers),

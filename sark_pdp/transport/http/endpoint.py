@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from sark_pdp.transport.handler import Metadata
+from sark_pdp.transport.questions import Caller
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Lower-case names, in the order in which they came."""
@@ -15,8 +16,7 @@ class Call(Struct, frozen=True):
     """What came with a body."""
 
     metadata: Metadata
-    trace: str = ""
-    """The span that it belongs to, as `traceparent` has it; empty where there is none."""
+    caller: Caller
     path: str = ""
     """What the end of the path names, where the endpoint's path leaves it open."""
     request_id: str = ""

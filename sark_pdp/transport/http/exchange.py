@@ -17,6 +17,7 @@ from sark_pdp.transport.http.caller import FOREIGN_CALLER, Peer, call_of
 from sark_pdp.transport.http.endpoint import Endpoint, Headers
 from sark_pdp.transport.http.errors import Fields, Problem, Refused, refused, shed
 from sark_pdp.transport.http.gate import Gate, ShedError, Slot
+from sark_pdp.transport.questions import Questions
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -44,12 +45,11 @@ class _Answer(Struct, frozen=True):
 class Exchange:
     """Carries the requests for one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, gate: Gate, counted: RequestMetrics, *, wants_pairs: bool) -> None:
-        """`wants_pairs` says whether anybody looks at what the caller added to a request."""
+    def __init__(self, endpoint: Endpoint, questions: Questions, gate: Gate, counted: RequestMetrics) -> None:
         self._endpoint = endpoint
+        self._questions = questions
         self._gate = gate
         self._counted = counted
-        self._wants_pairs = wants_pairs
         self._wrong_method = Refused(
             HTTPStatus.METHOD_NOT_ALLOWED,
             Problem("method_not_allowed", f"this endpoint takes {endpoint.method} alone"),
@@ -88,7 +88,7 @@ class Exchange:
         except bodies.RefusedError as error:
             return _Answer(error.answer.status, error.answer.body, error.answer.headers + _CLOSE)
         try:
-            call = call_of(scope, peer, wants_pairs=self._wants_pairs)
+            call = call_of(scope, peer, self._questions)
             echoed = ((b"x-request-id", call.request_id.encode("latin-1")),) if call.request_id else ()
             if is_packed:
                 body = await self._gate.run(bodies.unpacked, body, self._gate.limits.max_message_bytes)

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from jwt import PyJWK, PyJWKSet
 from jwt.exceptions import PyJWTError
@@ -61,15 +61,26 @@ class KeyUrl(Struct, frozen=True):
     """Authorities of the server, PEM; the system's own without it."""
 
     def read(self) -> bytes:
-        """Asks the server; waits for it at most 5 s each time that it is silent."""
+        """Asks the server; waits for it at most 5 s each time that it is silent. Goes nowhere else."""
         try:
             context = ssl.create_default_context(cafile=self.ca_file) if self.url.startswith("https:") else None
             asked = urllib.request.Request(self.url, headers={"Accept": "application/json"})  # noqa: S310  # http(s) by the settings
-            with urllib.request.urlopen(asked, timeout=_TIMEOUT, context=context) as answer:  # noqa: S310
+            opener = urllib.request.build_opener(_Staying, urllib.request.HTTPSHandler(context=context))
+            with opener.open(asked, timeout=_TIMEOUT) as answer:
                 content: bytes = answer.read(_MOST_BYTES + 1)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise UnusableKeysError(f"{self.url} cannot be read: {getattr(error, 'reason', error)}") from error
         return content
+
+
+class _Staying(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the settings say whose keys are believed, and might promise TLS."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> NoReturn:
+        """Raises UnusableKeysError."""
+        raise UnusableKeysError(f"{req.full_url} redirects to {newurl}; name that in principal.jwt.jwks_url")
 
 
 class KeySet(Struct, frozen=True):

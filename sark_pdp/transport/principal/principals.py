@@ -6,7 +6,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from sark_pdp.errors import UnauthenticatedError
-from sark_pdp.model import Document, Json, Origin
+from sark_pdp.model import Document, Origin
 from sark_pdp.transport.handler import Metadata
 from sark_pdp.transport.principal.tokens import Claims, Tokens
 
@@ -28,13 +28,14 @@ class Principal(Struct, frozen=True):
     """What becomes `input.user`: the id, and what a token says besides."""
     claims: Claims
 
-    def document(self) -> Document:
-        """What becomes `input.principal`."""
-        return {"id": self.id, "method": self.method, "claims": self.claims}
+    def imposed_on(self, document: Document) -> Document:
+        """The document with this user and `input.principal`; what it said of its user is gone."""
+        principal = {"id": self.id, "method": self.method, "claims": self.claims}
+        return {**document, "user": self.user, "principal": principal}
 
 
 # No null: a policy can ask for the method without reading the claims, which would all be part of the cache key then.
-_NOBODY: Final[Document] = {"method": "none"}
+_NOBODY: Final[Document] = {"user": None, "principal": {"method": "none"}}
 
 
 class Rules(Struct, frozen=True):
@@ -73,19 +74,20 @@ class Principals:
         `certificate` is the name in the client's, and `address` the client's own, as `peer` tells, who asks about it.
         Raises UnauthenticatedError for a token that is not valid: who shows one is not somebody else as well.
         """
-        return _imposed(document, self._of_http(headers, certificate, address, peer))
+        principal = self._of_http(headers, certificate, address, peer)
+        return {**document, **_NOBODY} if principal is None else principal.imposed_on(document)
 
-    def imposed_on_call(self, document: Document, metadata: Metadata) -> Document:
-        """The document of a native call; with who asks where the call has a token, in the place of whom it names.
+    def of_call(self, metadata: Metadata) -> Principal | None:
+        """Who makes a native call, where it has a token.
 
-        Without one the caller, which enforces what is decided, speaks for its users. Raises UnauthenticatedError.
+        None without one: the caller, which enforces what is decided, speaks for its users. Raises UnauthenticatedError.
         """
         for name, value in metadata.pairs:
             if name == self._rules.token_header and type(value) is str:
                 token = _bearer_of(value, prefixed=name == _AUTHORIZATION)
                 if token is not None:
-                    return _imposed(document, self._of_token(token, metadata.origin.ip_address))
-        return document
+                    return self._of_token(token, metadata.origin.ip_address)
+        return None
 
     def _of_http(self, headers: Mapping[str, str], certificate: str, address: str, peer: Origin) -> Principal | None:
         rules = self._rules
@@ -130,15 +132,6 @@ class Principals:
         return (bool(peer.identity) and peer.identity in trusted) or (
             peer.uid is not None and f"uid:{peer.uid}" in trusted
         )
-
-
-def _imposed(document: Document, principal: Principal | None) -> Document:
-    """What the document said of its user is gone."""
-    proven: dict[str, Json] = {
-        "user": None if principal is None else principal.user,
-        "principal": _NOBODY if principal is None else principal.document(),
-    }
-    return {**document, **proven}
 
 
 def _bearer_of(header: str, *, prefixed: bool) -> str | None:
