@@ -6,7 +6,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -84,8 +84,13 @@ def total(samples: list[tuple[str, float]], name: str, **labels: str) -> float:
 
 
 @contextmanager
-def serving(folder: Path, settings: Settings | None = None, core: int | str = SERVER_CORE) -> Iterator[Serving]:
-    """`sark-pdp serve` on the default bundle, its state in the folder; exits the script where it does not start."""
+def serving(
+    folder: Path, settings: Settings | None = None, core: int | str = SERVER_CORE, within: Sequence[str] = ()
+) -> Iterator[Serving]:
+    """`sark-pdp serve` on the default bundle, its state in the folder; exits the script where it does not start.
+
+    `within` is what its command is started by, as a `CpuGroup` has it.
+    """
     values = {
         "listen.grpc": f"127.0.0.1:{free_port()}",
         "listen.http": "",
@@ -95,7 +100,7 @@ def serving(folder: Path, settings: Settings | None = None, core: int | str = SE
         **(settings or {}),
     }
     arguments = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    command = [str(Path(sys.executable).parent / "sark-pdp"), "serve", *arguments]
+    command = [*within, str(Path(sys.executable).parent / "sark-pdp"), "serve", *arguments]
     output = folder / "output"
     with running(command, core, output) as process:
         served = Serving(process.pid, values["listen.grpc"], values["listen.metrics"])
@@ -104,7 +109,13 @@ def serving(folder: Path, settings: Settings | None = None, core: int | str = SE
 
 
 def sidecar(
-    api: Api, settings: Settings, *, bundle: Path | None = None, unix: bool = False, tls: Certificates | None = None
+    api: Api,
+    settings: Settings,
+    *,
+    bundle: Path | None = None,
+    unix: bool = False,
+    tls: Certificates | None = None,
+    within: Sequence[str] = (),
 ) -> Start:
     """`sark-pdp serve` as something to send load to."""
 
@@ -118,7 +129,7 @@ def sidecar(
         if tls is not None:
             chosen |= {"tls.cert_file": str(tls.certificate), "tls.key_file": str(tls.key)}
             chosen |= {"tls.client_ca_file": str(tls.authority)} if tls.client else {}
-        with serving(folder, chosen) as served:
+        with serving(folder, chosen, within=within) as served:
             address = served.grpc.replace("unix://", "unix:")
             target = Target(address, api, tls)
             counters, settle = partial(_counters, served), partial(_until_drained, served)
