@@ -228,7 +228,8 @@ bench-quick: .venv/.dev tools ## The load runs alone and in short, within 3 minu
 lock: .venv/.dev ## Pin the newest versions that pyproject.toml allows; ARGS="--upgrade-package NAME" for one, ARGS=--upgrade for all
 	export UV_CUSTOM_COMPILE_COMMAND="make lock"
 	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes"
-	$$compile $(ARGS) pyproject.toml --group build --output-file requirements.lock
+	# What bundles and settings may ask for is there: the image has no other way to get it.
+	$$compile $(ARGS) pyproject.toml --extra regex --extra tracing --group build --output-file requirements.lock
 	$$compile $(ARGS) pyproject.toml --group build --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
 .PHONY: clean

@@ -222,6 +222,12 @@ def test_every_process_is_in_it(image: Image) -> None:
     assert "attributes.postgres_dsn: is not set" in refused.stderr
 
 
+def test_what_bundles_and_settings_may_ask_for_is_in_it(image: Image) -> None:
+    """The extras of a sidecar: nobody can install them later."""
+    modules = "re2, opentelemetry.sdk.trace, opentelemetry.exporter.otlp.proto.http"
+    assert image.run("python", "-c", f"import {modules}").returncode == 0
+
+
 def test_what_runs_is_what_was_locked_and_the_bill_lists_it(image: Image) -> None:
     """Nothing that builds or installs is left."""
     bill = json.loads((image.programs / "share" / "sark-pdp.cdx.json").read_text())
