@@ -8,6 +8,12 @@ from typing import ClassVar, Final
 _MOST_CHARACTERS: Final = 1000
 
 
+def one_line(text: str, most: int) -> str:
+    """What a stranger may have written, safe to show and to log: printable, and of at most so many characters."""
+    shortened = text if len(text) <= most else f"{text[:most]} …"
+    return "".join(each if each.isprintable() else " " if each.isspace() else "�" for each in shortened)
+
+
 class SarkError(Exception):
     """Anything that this package refuses or fails to do."""
 
@@ -30,8 +36,7 @@ class BundleError(SarkError):
     """What metrics call it."""
 
     def __init__(self, message: str) -> None:
-        shortened = message if len(message) <= _MOST_CHARACTERS else f"{message[:_MOST_CHARACTERS]} …"
-        super().__init__("".join(each if each.isprintable() else "�" for each in shortened))
+        super().__init__(one_line(message, _MOST_CHARACTERS))
 
 
 class BundleSourceError(BundleError):

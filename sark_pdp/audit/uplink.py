@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from sark_pdp._proto.audit_pb2 import Ack, Batch
 from sark_pdp.audit.source import Sealed
-from sark_pdp.errors import ShippingError, StartError
+from sark_pdp.errors import ShippingError, StartError, one_line
 
 PUSH: Final = "/sark.audit.v1.AuditIngest/Push"
 
@@ -158,7 +158,7 @@ class Stream:
                 self._on_news()
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
-            self.problem = f"{code.name}: {_printable(details)}"
+            self.problem = f"{code.name}: {one_line(details, _LONGEST_DETAILS)}"
         finally:
             self.ended = True
             self._on_news()
@@ -187,8 +187,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ShippingError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _printable(text: str) -> str:
-    """One line that is safe to show: a stranger may have written it."""
-    return "".join(each if each.isprintable() else " " for each in text[:_LONGEST_DETAILS])

@@ -11,7 +11,7 @@ import grpc
 
 from sark_pdp._proto import audit_pb2
 from sark_pdp.audit.uplink import WriterTls
-from sark_pdp.errors import AuditError, ShippingError
+from sark_pdp.errors import AuditError, ShippingError, one_line
 
 _SERVICE: Final = "/sark.audit.v1.AuditQuery"
 _TIMEOUT: Final = 40.0
@@ -168,7 +168,7 @@ class Asking:
 
     def _error(self, error: Any) -> AuditError:
         writer = f"the audit writer on {self.target}"
-        code, details = error.code(), _printable(error.details() or "")
+        code, details = error.code(), one_line(error.details() or "", _MOST_CHARACTERS)
         if code in {grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
             return TooMuchError(f"{writer} refuses: {details}")
         if code is grpc.StatusCode.UNAVAILABLE:
@@ -183,8 +183,3 @@ class Asking:
                 grpc.StatusCode.UNIMPLEMENTED: f"what answers on {self.target} is no audit writer",
             }.get(code, f"{writer} failed: {code.name}: {details}")
         )
-
-
-def _printable(text: str) -> str:
-    """One line that is safe to show: a stranger may have written it."""
-    return "".join(each if each.isprintable() else " " for each in text[:_MOST_CHARACTERS])

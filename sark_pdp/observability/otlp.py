@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from sark_pdp.errors import one_line
 from sark_pdp.model import Outcome, Tier
 from sark_pdp.observability.spans import Finished
 
@@ -101,8 +102,7 @@ class _LastWords(logging.Handler):
         """What is told of an attempt says more than that there will be no other."""
         said = record.getMessage()
         if not self.text or "due to timeout, max retries" not in said:
-            said = said if len(said) <= _LONGEST_REASON else f"{said[:_LONGEST_REASON]} …"
-            self.text = "".join(each if each.isprintable() else "�" for each in said)
+            self.text = one_line(said, _LONGEST_REASON)
 
 
 def _attributes(finished: Finished) -> Mapping[str, str | int | float]:
