@@ -3,8 +3,9 @@
     python -m bench.limited [--cores 0.5] [--rounds 3] [--seconds 8] [--awake] [--json FILE]
 
 Envoy's requests, audited, from L1 and evaluated every time, in turns at each rate, and as fast as answers come. All
-servers are on one core, the generator is on the other. "throttled" is the share of the kernel's periods of 100 ms in
-which the group had used up its own. Exits with 1 where a call failed, and where no control group can be made.
+servers are on one core, the generator is on the other. "core" is the share of a core that the process used, "throttled"
+that of the kernel's periods of 100 ms in which the group had used up its own. Exits with 1 where a call failed, and
+where no control group can be made.
 """
 
 import argparse
@@ -28,11 +29,11 @@ from bench.machine import cpu_seconds, take_load_core
 from bench.questions import EXT_AUTHZ, TIMED, numbered
 from bench.servers import AUDIT, NO_CACHE, Server, build_policy, sidecar
 
-_RATES: Final = (1_000, 2_000, 5_000, 10_000, 0)
+_RATES: Final = (100, 1_000, 5_000, 10_000, 0)
 """Calls a second; 0: as fast as answers come."""
 _HITS: Final = "L1 hits"
 _EVALUATED: Final = "evaluated"
-_FIGURES: Final = ("rps", "50", "99", "99.9", "cpu_us", "throttled")
+_FIGURES: Final = ("rps", "50", "99", "99.9", "core", "throttled")
 
 Row = tuple[str, int, str]
 """What answers, at which rate, and under which limit."""
@@ -78,7 +79,7 @@ def main() -> None:
     }
     print(
         table(
-            ("answers", "calls/s", "limit", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs a call", "throttled"),
+            ("answers", "calls/s", "limit", "p50 µs", "p99 µs", "p99.9 µs", "core", "throttled"),
             _lines(medians),
         )
     )
@@ -122,7 +123,7 @@ def _round(subject: _Subject, folder: Path, rate: int, seconds: float, number: i
     return {
         "rps": load.rps,
         "failed": load.failed + unexpected(load, subject.sizes[:1]),
-        "cpu_us": (cpu_seconds(server.pid) - used) / load.calls * 1e6,
+        "core": (cpu_seconds(server.pid) - used) / load.seconds,
         "throttled": throttled,
         **load.latencies,
     }
@@ -135,7 +136,7 @@ def _lines(medians: Mapping[Row, Mapping[str, float]]) -> list[tuple[str, ...]]:
             f"{figures['rps']:,.0f}{'' if rate else ' at most'}",
             limit,
             *(f"{figures[name]:,.0f}" for name in ("50", "99", "99.9")),
-            f"{figures['cpu_us']:.1f}",
+            f"{figures['core']:.2f}",
             "-" if limit == "none" else f"{figures['throttled']:.0%}",
         )
         for (kind, rate, limit), figures in sorted(medians.items(), key=_place)
