@@ -49,7 +49,7 @@ _MISSES = "sum by (cache_name) (rate(sark_cache_misses_total))"
 _SLOW_QUERIES = "histogram_quantile(0.99, sum by (le, operation, table) (rate(sark_db_query_duration_seconds_bucket)))"
 _ACTIVATING = "sum(rate(sark_bundle_activation_seconds"
 _SHED = "sum(rate(sark_shed_requests_total))"
-_BROKEN = '(sum(rate(grpc_server_handled_total{grpc_code=~"INTERNAL|UNAVAILABLE|UNKNOWN",@})) or vector(0))'
+_BROKEN = '(sum(rate(grpc_server_handled_total{grpc_code=~"Internal|Unavailable|Unknown",@})) or vector(0))'
 _BAD = f'sum(rate(sark_decisions_total{{outcome="error",@}})) + {_SHED} + {_BROKEN}'
 _ALL = f"sum(rate(sark_decisions_total)) + {_SHED} + {_BROKEN}"
 

@@ -19,7 +19,7 @@ from sark_pdp.observability.bundles import BundleReading
 from sark_pdp.observability.fronts import front_families
 from sark_pdp.observability.metrics import Metrics
 
-_CODE_NAMES = (
+CODE_NAMES = (
     *("OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists"),
     *("PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented"),
     *("Internal", "Unavailable", "DataLoss", "Unauthenticated"),
@@ -119,7 +119,7 @@ class _Exposition(Collector):
         )
         for calls in self._metrics.all_calls():
             values = [calls.kind, calls.service, calls.method]
-            for code, count in zip(_CODE_NAMES, calls.by_code(), strict=True):
+            for code, count in zip(CODE_NAMES, calls.by_code(), strict=True):
                 if count or code == "OK":
                     handled.add_metric([*values, code], count)
             handling.add_metric(values, *calls.seconds.cumulative())

@@ -75,7 +75,7 @@ class SidecarSettings(Struct, frozen=True, kw_only=True):
     metrics: Annotated[
         TcpAddress, Meta(description="Their `listen.metrics`, for probes and scrapes; `[::]:9004` for IPv6.")
     ] = TcpAddress("0.0.0.0", 9004)  # noqa: S104 (probes come from the node)
-    cpu_request: Annotated[str, Meta(description="Processors that are set aside.")] = "100m"
+    cpu_request: Annotated[str, Meta(description="Processors that are set aside.")] = "150m"
     cpu_limit: Annotated[str | None, Meta(description="Processors at most; none: what the node has left.")] = None
     memory_request: Annotated[str, Meta(description="Memory that is set aside.")] = "64Mi"
     memory_limit: Annotated[str | None, Meta(description="Memory at most; past it the kernel ends the sidecar.")] = (

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from sark_pdp.client import Client
+from sark_pdp.observability.exposition import CODE_NAMES
 from tests.fix_bundles import until
+from tests.fix_injector import StartInjector
 from tests.fix_otlp import Collector
 from tests.fix_prometheus import Prometheus
 from tests.fix_publisher import PublisherProcess
@@ -24,6 +26,7 @@ from tests.fix_writer_process import StartWriter
 CHARTS = ROOT / "charts"
 DASHBOARD = CHARTS / "sark-pdp" / "dashboards" / "sark-pdp.json"
 RULES = CHARTS / "sark-pdp" / "rules" / "sark-pdp.yaml"
+OPERATIONS = ROOT / "docs" / "operations.md"
 NAME = re.compile(r"\b(?:sark|grpc_server|process)_[a-z0-9_]+")
 VARIABLES = {"$namespace": ".*", "$pod": ".*", "$__rate_interval": "1m"}
 
@@ -63,7 +66,7 @@ def test_each_alert_fires_for_what_it_is_for_and_is_silent_else(promtool: Path) 
 
 def test_the_runbook_of_each_alert_is_there() -> None:
     """A heading of docs/operations.md."""
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = OPERATIONS.read_text()
     headings = {
         re.sub(r"[^a-z -]", "", line[3:].lower()).replace(" ", "-") for line in text.splitlines() if line[:3] == "## "
     }
@@ -77,6 +80,7 @@ def test_the_runbook_of_each_alert_is_there() -> None:
 def scraped(
     serve: Serve,
     start_writer: StartWriter,
+    start_injector: StartInjector,
     sark_pdp: Path,
     store: str,
     small_registry: str,
@@ -86,7 +90,7 @@ def scraped(
     prometheus: Path,
     tmp_path: Path,
 ) -> Iterator[Prometheus]:
-    """A sidecar with all that it can be connected to, an audit writer, a publisher, and who scrapes them."""
+    """A sidecar with all that it can be connected to, each central process, and who scrapes them."""
     (tmp_path / "mac").write_text("0" * 64)
     shared = {
         "attributes.postgres_dsn": small_registry,
@@ -94,6 +98,7 @@ def scraped(
         "cache.l2.prefix": redis_prefix,
     }
     writer = start_writer(store)
+    injector = start_injector()
     publisher = PublisherProcess(sark_pdp, tmp_path, shared)
     sidecar = serve(
         {
@@ -114,7 +119,12 @@ def scraped(
     server = Prometheus(
         prometheus,
         tmp_path,
-        {"sidecar": sidecar.metrics, "writer": writer.metrics, "publisher": publisher.address},
+        {
+            "sidecar": sidecar.metrics,
+            "writer": writer.metrics,
+            "publisher": publisher.address,
+            "injector": str(injector.settings["listen.metrics"]),
+        },
     )
     try:
         yield server
@@ -126,8 +136,8 @@ def scraped(
 
 def test_prometheus_knows_what_dashboard_and_alerts_ask_for(scraped: Prometheus) -> None:
     """Each expression is one, and each metric in it is exported by a running process."""
-    scraped.wait_scraped(3)
-    asked = [*expressions(), *(rule["expr"] for rule in rules())]
+    scraped.wait_scraped(4)
+    asked = [*expressions(), *(rule["expr"] for rule in rules()), *selectors()]
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     exported = exported_names(scraped)
     for expression in asked:
@@ -135,9 +145,24 @@ def test_prometheus_knows_what_dashboard_and_alerts_ask_for(scraped: Prometheus)
         missing = {name for name in NAME.findall(expression) if name not in exported}
         assert not missing, expression
         assert set(re.findall(r"\bsark:[a-z0-9_:]+", expression)) <= recorded
+        for label, value in values_named(expression):
+            known = CODE_NAMES if label == "grpc_code" else scraped.get(f"label/{label}/values")
+            assert value in known, expression
+    assert not {name for name in NAME.findall(OPERATIONS.read_text()) if name not in exported}
     assert float(scraped.query("sum(sark_decisions_total)")[0]["value"][1]) == 3
     scraped.wait_for("sum(sark_trace_spans_exported_total) == 3")
     assert not scraped.query("up == 0")
+
+
+def selectors() -> list[str]:
+    """Those that docs/operations.md names with labels."""
+    return re.findall(r"`((?:sark|grpc_server)_[a-z_]+{[^`]*=[^`]*})`", OPERATIONS.read_text())
+
+
+def values_named(expression: str) -> list[tuple[str, str]]:
+    """Labels and what they are compared with, but for what is chosen in the dashboard, and what is not wanted."""
+    found = re.findall(r'([a-z_]+)=~?"([^"]*)"', expression)
+    return [(label, value) for label, values in found for value in values.split("|") if value != ".*"]
 
 
 def exported_names(server: Prometheus) -> set[str]:
