@@ -55,6 +55,8 @@ class Committer:
         self._outbox = outbox
         self._checkpoint_minute = 0
         self._checkpointed = 0
+        self._ended = False
+        """The last event of the source is sealed: nothing may follow on it."""
 
     @property
     def checkpoint_due(self) -> bool:
@@ -127,6 +129,7 @@ class Committer:
     def finish(self) -> None:
         """Commits the end of the source."""
         self._seal_gap()
+        self._ended = True
         self.sealed.append(self._source.stopped())
         self.commit(durable=True)
 
@@ -177,8 +180,10 @@ class Committer:
             except AuditError as another:
                 error = another
             else:
-                # The new one begins with what the old one did not take.
-                self.sealed.append(self._source.damaged(self._spool.set_aside.name if self._spool.set_aside else ""))
+                # The new one begins with what the old one did not take; behind the end of a source nothing may be.
+                if not self._ended:
+                    name = self._spool.set_aside.name if self._spool.set_aside else ""
+                    self.sealed.append(self._source.damaged(name))
         self._note_problem(str(error))
 
     def _note_commit(self) -> None:

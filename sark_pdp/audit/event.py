@@ -45,6 +45,8 @@ _LAST_NS = 253_402_300_799_999_999_999
 _MICROSECONDS = 1_000_000
 _LARGEST = 8 << 20
 """Bytes of a payload: more than messages become, but for odd ones, and no more than an audit writer takes."""
+_LONGEST_CUT: Final = 1000
+"""Characters of a text in an event that would be larger."""
 _MOST_HARMLESS: Final = 1024
 """As many as L1 has by default."""
 _LONGEST_HARMLESS: Final = 1024
@@ -266,9 +268,13 @@ _decoder: Final = msgspec.json.Decoder(Event)
 
 
 def _without_details(payload: bytes) -> Event:
+    """Nor longer texts than any column of the store holds."""
     event = _decoder.decode(payload)
-    reason = str(event.details.get("reason", ""))[:1000]
-    return replace(event, details={"reason": reason, "left_out": f"details of an event of {len(payload)} bytes"})
+    texts = {name: value for name in event.__struct_fields__ if type(value := getattr(event, name)) is str}
+    cut = {name: value[:_LONGEST_CUT] for name, value in texts.items() if name != "source"}
+    reason = str(event.details.get("reason", ""))[:_LONGEST_CUT]
+    left_out = f"details of an event of {len(payload)} bytes"
+    return replace(event, **cut, details={"reason": reason, "left_out": left_out})
 
 
 def event_of(payload: bytes) -> Event:

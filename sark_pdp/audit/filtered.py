@@ -12,6 +12,7 @@ DECISIONS: Final = {
     Outcome.UNDEFINED: "undefined",
     Outcome.ERROR: "error",
 }
+_NAMES: Final = ("id", "name", "uri")
 _COLUMNS: Final = {"tool": "tool_name", "server": "server_id", "resource": "tool_name", "prompt": "tool_name"}
 
 
@@ -65,9 +66,10 @@ def filtered(record: FilterRecord, mask: Mask, origin: Origin, subjects: Subject
 
 
 def _name(mask: Mask, document: Document, field: str, index: int) -> str:
-    """What a reader knows a resource by: its id, its name or its URI, else its place in the request."""
-    alone: Document = {field: document.get(field)}
-    resource = (mask.document(alone) if mask.of_documents else alone).get(field)
+    """What a reader knows a resource by: its id, its name or its URI, masked as in an input; else its place."""
+    resource = document.get(field)
     named = resource if type(resource) is dict else {"id": resource}
-    name = text_of(named.get("id")) or text_of(named.get("name")) or text_of(named.get("uri"))
+    told = {name: named[name] for name in _NAMES if name in named}
+    found = mask.below(field, told, Changes([], []), "") or {}
+    name = next(filter(None, (text_of(found.get(name)) for name in _NAMES)), None)
     return mask.column(_COLUMNS[field], name) or f"#{index}"

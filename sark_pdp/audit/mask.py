@@ -120,6 +120,8 @@ class Mask:
             rule, below = _step(states, name)
             replaced = KEPT
             if rule is not None:
+                if rule.operation == "truncate":
+                    value = self._value(value, below, place, changes, secrets=secrets)
                 replaced = self._replaced(rule, value)
             elif secrets:
                 replaced = self._secrets.replacement(name, fields)
@@ -142,6 +144,8 @@ class Mask:
         for index, element in enumerate(value):
             place = f"{at}/{index}"
             rule, below = _step(states, str(index))
+            if rule is not None and rule.operation == "truncate":
+                element = self._value(element, below, place, changes, secrets=secrets)
             replaced = KEPT if rule is None else self._replaced(rule, element)
             if replaced is KEPT:
                 made.append(self._value(element, below, place, changes, secrets=secrets))
@@ -163,18 +167,20 @@ class Mask:
 
 
 def _step(states: Sequence[_State], name: str) -> tuple[Rule | None, Sequence[_State]]:
-    """The rule for the field of this name, the strongest first, and those that may hold below it."""
+    """The strongest rule for the field of this name, and those that may hold below it."""
     if not states:
         return None, ()
+    strongest: Rule | None = None
     onward: list[_State] = []
     for rule, matched in states:
         segment = rule.path[matched]
         if segment not in {"*", "**", name}:
             continue
-        if matched + 1 == len(rule.path):
-            return rule, ()
-        onward.append((rule, matched if segment == "**" else matched + 1))
-    return None, _closed(onward)
+        if matched + 1 < len(rule.path):
+            onward.append((rule, matched if segment == "**" else matched + 1))
+        elif strongest is None:
+            strongest = rule
+    return strongest, _closed(onward)
 
 
 def _closed(states: Sequence[_State]) -> list[_State]:

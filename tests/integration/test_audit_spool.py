@@ -180,13 +180,19 @@ def damage(directory: Path) -> None:
         other.execute("PRAGMA schema_version = 99")
 
 
-def test_a_spool_that_is_found_damaged_at_the_end_takes_nothing_with_it(directory: Path) -> None:
+def test_a_spool_that_is_found_damaged_at_the_end_takes_nothing_with_it(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Behind the end of a source nothing may follow: the log and the file that was set aside tell of it."""
     queue = a_queue(directory)
     queue.start()
     wait_until(lambda: queue._parked)
     damage(directory)
     queue.close(GRACE)
-    assert [event.event_type for event in events_of(directory)] == ["source_stopped", "audit_spool_damaged"]
+    assert [event.event_type for event in events_of(directory)] == ["source_stopped"]
+    assert "the audit spool was damaged" in caplog.text
+    assert list(directory.glob(f"{DATABASE}.damaged-*"))
+    assert verified(directory).sources[0].findings == ["event 1 is missing"]
 
 
 def test_a_spool_that_is_damaged_while_it_is_written_is_replaced_and_nothing_that_waits_is_lost(

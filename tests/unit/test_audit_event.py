@@ -296,6 +296,16 @@ def plainly(record: DecisionRecord, sequence: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    "document", [{"user": {"id": "\x01" * (4 << 20)}}, {"a": ["x" * (1 << 20)] * 9}], ids=["who", "what"]
+)
+def test_an_event_is_never_larger_than_an_audit_writer_takes(document: dict[str, Any]) -> None:
+    """What is asked is left out then, and who asks is cut."""
+    payload = Payloads("pod/b").payload(a_record(document), 1)
+    assert len(payload) < 100_000
+    assert event_of(payload).details["left_out"].startswith("details of an event of ")
+
+
 @given(
     DOCUMENTS,
     st.builds(Origin, TEXTS, TEXTS, TEXTS, st.none() | st.integers(0, 2**32 - 1)),

@@ -178,6 +178,28 @@ def test_a_rule_for_a_secret_says_what_becomes_of_it() -> None:
     assert details["input"] == {"password": hashed("hunter2")}
 
 
+@pytest.mark.parametrize("length", [4, 200])
+@pytest.mark.parametrize("path", ["/input/parameters", "/input/parameters/list/*", "/input/*"])
+def test_what_is_left_of_an_object_is_masked_like_all_else(path: str, length: int) -> None:
+    """By the rules that are stronger, too."""
+    held = {"password": "hunter2", "ssn": "123-45"}
+    rules = [rule(path, "truncate", length), rule("/input/**/ssn", "remove")]
+    payload = Payloads("pod/b", Mask(rules, KEY)).payload(a_record({"parameters": {**held, "list": [held]}}), 1)
+    assert b"hunter2" not in payload
+    assert b"123-45" not in payload
+
+
+def test_a_resource_is_called_by_its_uri_without_the_secrets_in_it() -> None:
+    uris = ["postgres://u:hunter2@db/x", "https://h/?token=hunter2"]
+    documents = [{"resource": {"uri": uri}} for uri in uris]
+    record = a_filter("resource", documents, lambda index: Outcome.DENY if index else Outcome.ALLOW)
+    payload = Payloads("pod/b", Mask()).payload(record, 1)
+    assert b"hunter2" not in payload
+    details = json.loads(payload)["details"]
+    assert details["allowed"] == ["postgres://(masked)@db/x"]
+    assert [each["resource"] for each in details["refused"]] == ["https://h/?token=(masked)"]
+
+
 @pytest.mark.parametrize(
     ("path", "column"),
     [
