@@ -118,11 +118,10 @@ class Mask:
         for name, value in fields.items():
             place = _pointer(at, name)
             rule, below = _step(states, name)
-            replaced = KEPT
+            given, replaced = value, KEPT
             if rule is not None:
-                if rule.operation == "truncate":
-                    value = self._value(value, below, place, changes, secrets=secrets)
-                replaced = self._replaced(rule, value)
+                given = self._left(rule, value, below, place, changes, secrets=secrets)
+                replaced = self._replaced(rule, given)
             elif secrets:
                 replaced = self._secrets.replacement(name, fields)
             if replaced is ERASED:
@@ -130,7 +129,7 @@ class Mask:
             elif replaced is KEPT:
                 made[name] = self._value(value, below, place, changes, secrets=secrets)
             else:
-                if replaced is not value:
+                if replaced is not given:
                     _list(changes.masked, [place])
                 made[name] = replaced
         return made
@@ -144,17 +143,24 @@ class Mask:
         for index, element in enumerate(value):
             place = f"{at}/{index}"
             rule, below = _step(states, str(index))
-            if rule is not None and rule.operation == "truncate":
-                element = self._value(element, below, place, changes, secrets=secrets)
-            replaced = KEPT if rule is None else self._replaced(rule, element)
-            if replaced is KEPT:
+            if rule is None:
                 made.append(self._value(element, below, place, changes, secrets=secrets))
                 continue
-            if replaced is not element:
+            given = self._left(rule, element, below, place, changes, secrets=secrets)
+            replaced = self._replaced(rule, given)
+            if replaced is not given:
                 _list(changes.erased if replaced is ERASED else changes.masked, [place])
             # The others keep their places.
             made.append(None if replaced is ERASED else replaced)
         return made
+
+    def _left(
+        self, rule: Rule, value: Json, states: Sequence[_State], at: str, changes: Changes, *, secrets: bool
+    ) -> Json:
+        """What a rule is for: of what it leaves a part, the part is masked like all else."""
+        if rule.operation != "truncate":
+            return value
+        return self._value(value, states, at, changes, secrets=secrets)
 
     def _replaced(self, rule: Rule, value: Json) -> Json:
         if rule.operation == "remove":

@@ -192,7 +192,7 @@ def test_a_spool_that_is_found_damaged_at_the_end_takes_nothing_with_it(
     assert [event.event_type for event in events_of(directory)] == ["source_stopped"]
     assert "the audit spool was damaged" in caplog.text
     assert list(directory.glob(f"{DATABASE}.damaged-*"))
-    assert verified(directory).sources[0].findings == ["event 1 is missing"]
+    assert verified(directory).sources[0].findings == ["events 1 to 1 are missing"]
 
 
 def test_a_spool_that_is_damaged_while_it_is_written_is_replaced_and_nothing_that_waits_is_lost(
