@@ -4,8 +4,8 @@ All sources are walked in order, in one snapshot of the database: the rows of `a
 `audit_rejected`, and the copies in `audit_checkpoints`, which outlive both the retention and a deletion. The server
 sorts, here one event at a time is looked at; what is kept is a summary of each source, and the ids in a file.
 
-A day that the retention dropped is known by its missing partition. Events between two that are here are missing unless
-such a day lies between them; those are counted as expired, and nothing is proven of them.
+A day that the retention dropped is known by its missing partition. Days go oldest first: events that are not here are
+missing unless the one before them was of such a day; those are counted as expired, and nothing is proven of them.
 """
 
 import hmac
@@ -25,6 +25,8 @@ from sark_pdp.audit.reader import SourceEnd
 from sark_pdp.audit.source import Sealed
 from sark_pdp.audit.verify import Report, SourceCheck, judge_key, name_of, names, report_of, tell_absent
 from sark_pdp.audit_writer import partitions
+from sark_pdp.audit_writer.copies import SELECTED as SELECTED_OF_COPY
+from sark_pdp.audit_writer.copies import copy_of
 from sark_pdp.audit_writer.differing import SELECTED, differing
 from sark_pdp.audit_writer.schema import Form, form_of
 from sark_pdp.postgres.connections import database_error
@@ -45,7 +47,7 @@ SELECT 0, source, sequence, chain, payload, {_TIME}, {SELECTED} FROM audit_event
 UNION ALL
 SELECT 1, source, sequence, chain, payload, NULL, NULL FROM audit_rejected
 UNION ALL
-SELECT 2, source, sequence, chain, payload, {_TIME}, to_jsonb(event_type)::text FROM audit_checkpoints
+SELECT 2, source, sequence, chain, payload, {_TIME}, {SELECTED_OF_COPY} FROM audit_checkpoints
 ORDER BY 2, 3, 1
 """  # noqa: S608  (constants)
 _CHUNKS: Final = (
@@ -66,7 +68,7 @@ class _Stored(Struct, frozen=True):
     time_us: int | None
     """Since 2000-01-01; None of a rejected event, and where it is no time."""
     columns: str | None
-    """The others of an event, as JSON; the event type of a checkpoint."""
+    """The others, as JSON; None of a rejected event."""
 
 
 def verify(connection: psycopg.Connection[Any], keys: Sequence[bytes] = ()) -> Report:
@@ -117,7 +119,6 @@ class _StoredCheck(SourceCheck):
         self._days = days
         self._time_us: int | None = None
         """Of the last event that is here or has a copy."""
-        self._coming_us: int | None = None
         self._last = b""
         """The payload of that event."""
 
@@ -135,9 +136,8 @@ class _StoredCheck(SourceCheck):
         else:
             self._anchor(row)
 
-    def ends_at(self, sequence: int, chain: bytes, known_us: int | None) -> None:
-        """Its successor says so, which began at `known_us`: what expired since its last event here is no difference."""
-        self._coming_us = known_us
+    def ends_at(self, sequence: int, chain: bytes) -> None:
+        """Its successor says so: what expired since its last event here is no difference."""
         if sequence >= self._next and self._expired():
             self.missing(sequence)
             self._next, self._chain = sequence + 1, chain
@@ -160,13 +160,12 @@ class _StoredCheck(SourceCheck):
         self._chain = None
 
     def _stored(self, row: _Stored, ids: Ids) -> None:
-        self._coming_us = row.time_us
         again = row.sequence < self._next
         self.event(row.sequence, Sealed(row.chain, row.payload), ids)
         for name in differing(row.payload, row.time_us, row.columns or ""):
             self.report.add(f"the column {name} of event {row.sequence} is not what its payload says")
         if not again:
-            self._passed(row)
+            self._passed(row, row.time_us)
 
     def _rejected(self, row: _Stored) -> None:
         # Whoever may send for this source can have anything set aside: only what the chain names is an event of it.
@@ -182,37 +181,43 @@ class _StoredCheck(SourceCheck):
 
     def _anchor(self, row: _Stored) -> None:
         """A copy: of an event that was just here, or of one that is not."""
+        copy = copy_of(row.payload, row.sequence)
+        if copy is not None:
+            for finding in copy.differing(row.source, row.sequence, row.time_us, row.columns or ""):
+                self.report.add(finding)
         if row.sequence < self._next:
-            copied = Sealed(row.chain, row.payload)
             known = self._chain or row.chain
             if row.sequence == self._next - 1 and not (
-                hmac.compare_digest(known, copied.chain) and self._last in {b"", copied.payload}
+                hmac.compare_digest(known, row.chain) and self._last in {b"", row.payload}
             ):
                 self.report.add(f"event {row.sequence} is another one than its copy in audit_checkpoints")
             return
-        self._coming_us = row.time_us
         if row.sequence > self._next:
             self.missing(row.sequence - 1)
+        if copy is None:
+            self.report.add(f"the copy of event {row.sequence} in audit_checkpoints is not readable")
+        else:
+            self._chain = self._chain or copy.before
+            self._check_own(row.sequence, copy.event_type, row.payload)
         self._check_chain(row.sequence, Sealed(row.chain, row.payload))
-        kind = msgspec.json.decode(row.columns or "null")
-        self._check_own(row.sequence, kind, row.payload)
+        time_us = None if copy is None else copy.time_us
         self._next = row.sequence
-        self._copy_only(row.sequence)
+        self._copy_only(row.sequence, time_us)
         self._next, self._chain = row.sequence + 1, row.chain
-        self._passed(row)
+        self._passed(row, time_us)
 
-    def _copy_only(self, sequence: int) -> None:
+    def _copy_only(self, sequence: int, time_us: int | None) -> None:
         """The event itself is gone: with its day, or alone."""
-        if self._coming_us is not None and self._coming_us // _DAY_US not in self._days:
+        if time_us is not None and time_us // _DAY_US not in self._days:
             self.report.expired += 1
         else:
             self.report.add(f"event {sequence} is missing, and only its copy in audit_checkpoints is here")
 
-    def _passed(self, row: _Stored) -> None:
-        self._time_us = row.time_us
+    def _passed(self, row: _Stored, time_us: int | None) -> None:
+        self._time_us = time_us
         self._last = row.payload
         if row.sequence == 1:
-            self.started_us = row.time_us
+            self.started_us = time_us
         self._close()
 
     def _close(self) -> None:
@@ -221,13 +226,11 @@ class _StoredCheck(SourceCheck):
         self.end = msgspec.structs.replace(self.end, sequence=self._next - 1, chain=self._chain or b"")
 
     def _expired(self) -> bool:
-        """Whether a day that is gone lies between the last event and the one that comes."""
-        if self._time_us is None or self._coming_us is None:
-            # The first event has a copy that outlives its day: without one it was taken out.
-            return False
-        first = (min(self._time_us, self._coming_us) - _OUT_OF_ORDER_US) // _DAY_US
-        last = self._coming_us // _DAY_US
-        return last - first >= len(self._days) or any(day not in self._days for day in range(first, last + 1))
+        """Whether what comes after the last event may have gone with a day: then that event's own has gone, too.
+
+        The first event has a copy that outlives its day: without one it was taken out.
+        """
+        return self._time_us is not None and (self._time_us - _OUT_OF_ORDER_US) // _DAY_US not in self._days
 
 
 class _Chained(Struct):
@@ -269,7 +272,7 @@ def _judge(check: _StoredCheck, successor: _StoredCheck | None, trusted: Mapping
     if successor is not None:
         sequence, chain = successor.previous.get("sequence"), successor.previous.get("chain")
         if type(sequence) is int and type(chain) is str:
-            check.ends_at(sequence, _bytes(chain), successor.started_us)
+            check.ends_at(sequence, _bytes(chain))
         named = names(successor, check)
     return judge_key(
         check.report, keyed=keyed, vouched=named and trusted.get(successor.end.name if successor else "", False)

@@ -22,6 +22,7 @@ from tests.fix_postgres import NewDatabase
 from tests.fix_store import make_store
 
 KEY = b"k" * 32
+LONG_AGO = "timestamp = '2001-01-01 00:00:00+00'"
 ODD = {
     "user": {"id": "a\0b" + "x" * 600, "email": "ä@example.com"},
     "tool": {"name": "\x1b[31m"},
@@ -159,6 +160,43 @@ def test_a_keyless_trail_verifies_and_is_called_so(keyless: Stored) -> None:
         ("DELETE FROM audit_events WHERE FIRST; DELETE FROM audit_checkpoints WHERE FIRST", "which is not here"),
         ("DELETE FROM audit_events WHERE SECOND AND sequence <= 3", "events 2 to 3 are missing"),
         ("UPDATE audit_checkpoints SET chain = sha256('') WHERE SECOND AND sequence = 6", "than its copy"),
+        ("UPDATE audit_checkpoints SET id = gen_random_uuid() WHERE SECOND AND sequence = 6", "column id of the copy"),
+        (
+            "UPDATE audit_checkpoints SET event_type = 'x' WHERE SECOND AND sequence = 6",
+            "column event_type of the copy",
+        ),
+        (f"UPDATE audit_checkpoints SET {LONG_AGO} WHERE SECOND AND sequence = 6", "column timestamp of the copy"),
+        (
+            f"""
+            UPDATE audit_checkpoints SET {LONG_AGO} WHERE SECOND AND sequence = 6;
+            DELETE FROM audit_events WHERE SECOND AND sequence BETWEEN 2 AND 6
+            """,
+            "events 2 to 5 are missing",
+        ),
+        (
+            f"""
+            UPDATE audit_checkpoints SET {LONG_AGO} WHERE SECOND AND sequence IN (12, 14);
+            DELETE FROM audit_events WHERE SECOND AND sequence >= 9
+            """,
+            "event 14 is missing, and only its copy",
+        ),
+        *(
+            (
+                f"""
+                INSERT INTO audit_checkpoints (source, sequence, id, timestamp, event_type, chain, payload)
+                SELECT source, 5, id, '2001-01-01 00:00:00+00', event_type, chain, {payload}
+                FROM audit_events WHERE SECOND AND sequence = {sequence};
+                DELETE FROM audit_events WHERE SECOND AND sequence BETWEEN 3 AND 5
+                """,
+                finding,
+            )
+            for payload, sequence, finding in (
+                ("'{}'", 5, "the copy of event 5 in audit_checkpoints is not readable"),
+                ("""'{"details":{}}'""", 5, "events 3 to 4 are missing"),
+                ("payload", 5, "the copy of event 5 in audit_checkpoints is not readable"),
+                ("payload", 6, "says that it is event 6"),
+            )
+        ),
         (
             """
             INSERT INTO audit_events
@@ -174,6 +212,29 @@ def test_each_change_is_found(stored: Stored, statement: str, finding: str) -> N
     code, report = stored.verify()
     assert code == 1
     assert finding in findings(report)
+
+
+@pytest.mark.parametrize("year", [2001, 2030])
+def test_an_event_cannot_be_moved_to_another_time_to_hide_what_was_before_it(stored: Stored, year: int) -> None:
+    """Its payload is changed with it; no day that lies between was ever there."""
+    if stored.form is Form.PLAIN:
+        stored.execute(
+            f"CREATE TABLE moved PARTITION OF audit_events FOR VALUES FROM ('{year}-01-01 00:00+00')"
+            f" TO ('{year}-01-02 00:00+00')"
+        )
+    told = (
+        """regexp_replace(convert_from(payload, 'utf8'), '"timestamp":"[^"]*"', '"timestamp":"%d-01-01T00:00:01Z"')"""
+    )
+    stored.execute(
+        f"""
+        CREATE TEMPORARY TABLE moving AS SELECT * FROM audit_events WHERE SECOND AND sequence = 4;
+        UPDATE moving SET timestamp = '{year}-01-01 00:00:01+00', payload = convert_to({told % year}, 'utf8');
+        DELETE FROM audit_events WHERE SECOND AND sequence IN (3, 4);
+        INSERT INTO audit_events SELECT * FROM moving
+        """
+    )
+    code, report = stored.verify()
+    assert (code, findings(report)) == (1, "events 3 to 3 are missing")
 
 
 def test_days_that_were_compressed_verify_and_changes_in_them_are_found(stored: Stored) -> None:
