@@ -12,6 +12,7 @@ import pytest
 import uuid_utils
 
 from sark_pdp._proto.audit_pb2 import Ack, Batch, Event
+from sark_pdp.audit_writer.batcher import Portion
 from tests.fix_writer_process import AuditWriter
 
 PUSH = "/sark.audit.v1.AuditIngest/Push"
@@ -100,3 +101,16 @@ def secure_channel(writer: AuditWriter, certificates: Path) -> grpc.Channel:
     )
     options = (("grpc.ssl_target_name_override", "server.test"),)
     return grpc.secure_channel(writer.address, credentials, options)
+
+
+class Told:
+    """A stream that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.gone = False
+        self.ends: list[int] = []
+
+    def committed(self, portion: Portion) -> None:
+        """Called by the batcher."""
+        self.ends.append(portion.last)

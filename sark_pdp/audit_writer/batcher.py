@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
@@ -14,6 +13,7 @@ from msgspec import Struct
 from sark_pdp.audit_writer.columns import Row, UnstorableError, row_of
 from sark_pdp.audit_writer.metrics import WriterMetrics
 from sark_pdp.audit_writer.store import Rejection, Written
+from sark_pdp.audit_writer.turns import Turns
 from sark_pdp.model import Seconds
 
 _FIRST_WAIT: Final = 0.05
@@ -49,6 +49,17 @@ class Pace(Struct, frozen=True):
     """Whether it is for late events: nobody is told what their store is like, and they are no load."""
 
 
+class Stream(Protocol):
+    """Who brings events, and is told what became of them."""
+
+    turn: int
+    gone: bool
+    """As in `turns`."""
+
+    def committed(self, portion: "Portion") -> None:
+        """They are in the database."""
+
+
 class Portion(Struct):
     """Consecutive events of one source that one message brought."""
 
@@ -59,8 +70,8 @@ class Portion(Struct):
     rejections: list[Rejection]
     size: int
     """Bytes that they take in memory."""
-    committed: Callable[["Portion"], None]
-    """Called once they are in the database."""
+    stream: Stream
+    """Which brought it."""
     oldest_us: int | None
     """The earliest time of a row, in microseconds since 2000-01-01; None where there is none."""
     late: bool = False
@@ -74,9 +85,7 @@ class Portion(Struct):
         return len(self.rows) + len(self.rejections)
 
 
-def portion_of(
-    source: str, events: Sequence[tuple[int, bytes, bytes]], committed: Callable[[Portion], None]
-) -> Portion:
+def portion_of(source: str, events: Sequence[tuple[int, bytes, bytes]], stream: Stream) -> Portion:
     """Of events as (sequence, chain, payload), in order, at least one."""
     rows, rejections, size = [], [], 0
     for sequence, chain, payload in events:
@@ -89,7 +98,7 @@ def portion_of(
             size += _REJECTION_REST
         size += len(chain) + len(payload)
     oldest_us = min((row.time_us for row in rows), default=None)
-    return Portion(source, events[-1][0], rows, rejections, size, committed, oldest_us)
+    return Portion(source, events[-1][0], rows, rejections, size, stream, oldest_us)
 
 
 class Batcher:
@@ -109,10 +118,12 @@ class Batcher:
         self._metrics = metrics
         self._pace = pace
         self._clock = clock
-        self._waiting: deque[Portion] = deque()
+        self._waiting: Turns[Portion] = Turns()
         self._events = 0
         self._bytes = 0
         """Waiting, or being committed."""
+        self._reserved = 0
+        """Of what is being read, and does not wait yet."""
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
         self._room = asyncio.Condition()
@@ -127,10 +138,19 @@ class Batcher:
             return self._problem or "the database does not answer"
         return self._problem
 
-    async def wait_for_room(self) -> None:
-        """Until there is room for something. A message waits in a third of the memory that its rows would take."""
+    async def reserve(self, message: int) -> int:
+        """Waits until a message of so many bytes may be read; what it is taken to become, to be given to `release`."""
         async with self._room:
-            await self._room.wait_for(lambda: self._bytes < self._pace.max_bytes)
+            await self._room.wait_for(lambda: self._bytes + self._reserved < self._pace.max_bytes)
+            # The message, its payloads and their rows.
+            self._reserved += 3 * message
+        return 3 * message
+
+    async def release(self, reserved: int) -> None:
+        """What was read waits now, or is given up."""
+        self._reserved -= reserved
+        async with self._room:
+            self._room.notify_all()
 
     async def submit(self, portion: Portion) -> None:
         """Takes events as soon as there is room for them; `portion.committed` tells the rest."""
@@ -139,7 +159,7 @@ class Batcher:
             await self._room.wait_for(lambda: not self._bytes or self._bytes + portion.size <= self._pace.max_bytes)
             self._bytes += portion.size
         portion.came = self._clock()
-        self._waiting.append(portion)
+        self._waiting.add(portion)
         self._events += portion.events
         self._metrics.pending(self._events, self._bytes, late=self._pace.late)
         self._arrived.set()
@@ -156,19 +176,22 @@ class Batcher:
                     await self._ping()
                 continue
             # What came while the last batch was committed has waited for as long.
-            waits = self._waiting[0].came + self._pace.max_delay - self._clock()
+            waits = self._waiting.first.came + self._pace.max_delay - self._clock()
             if waits > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._enough.wait(), waits)
             batch = self._take()
-            await self._commit(batch)
-            await self._done(batch)
+            # Late events take long, and come again on another stream: only what is waited for is worth it.
+            wanted = [portion for portion in batch if not (self._pace.late and portion.stream.gone)]
+            if wanted:
+                await self._commit(wanted)
+            await self._done(batch, wanted)
 
     def _take(self) -> list[Portion]:
-        batch = [self._waiting.popleft()]
+        batch = [self._waiting.take()]
         events = batch[0].events
-        while self._waiting and events + self._waiting[0].events <= self._pace.max_events:
-            batch.append(self._waiting.popleft())
+        while self._waiting and events + self._waiting.first.events <= self._pace.max_events:
+            batch.append(self._waiting.take())
             events += batch[-1].events
         self._events -= events
         if not self._waiting:
@@ -199,13 +222,13 @@ class Batcher:
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    async def _done(self, batch: list[Portion]) -> None:
+    async def _done(self, batch: list[Portion], committed: list[Portion]) -> None:
         async with self._room:
             self._bytes -= sum(portion.size for portion in batch)
             self._room.notify_all()
         self._metrics.pending(self._events, self._bytes, late=self._pace.late)
-        for portion in batch:
-            portion.committed(portion)
+        for portion in committed:
+            portion.stream.committed(portion)
 
     async def _ping(self) -> None:
         self._since = time.monotonic()

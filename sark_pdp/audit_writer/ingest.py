@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
@@ -54,6 +54,8 @@ class Lanes(Struct, frozen=True):
     late: Batcher
     late_after: timedelta
     """The age from which events are late."""
+    late_events: int
+    """That are one portion: a sidecar waits for a minute, and each may take half a second."""
 
 
 class _Stream:
@@ -68,6 +70,8 @@ class _Stream:
         """Of each source that has any: how many portions are not committed, and whether they are among the late."""
         self.bytes = 0
         """Not committed yet."""
+        self.turn = 0
+        self.gone = False
         self.changed = asyncio.Event()
         """There is something to tell, or to end for."""
         self.room = asyncio.Event()
@@ -131,6 +135,7 @@ class Ingest:
                     yield audit_pb2.Ack(source=source, sequence=sequence).SerializeToString()
         finally:
             reading.cancel()
+            stream.gone = True
             self._streams.discard(stream)
             self._metrics.streams.set(len(self._streams))
         await self._end(reading, context)
@@ -154,16 +159,39 @@ class Ingest:
             raise error
 
     async def _read(self, stream: _Stream, messages: AsyncIterator[bytes]) -> None:
+        usual = self._lanes.usual
         async for message in messages:
-            await self._lanes.usual.wait_for_room()
-            late_us = microseconds_of(datetime.now(UTC) - self._lanes.late_after)
-            for portion in self._portions(stream, message):
-                portion.late = stream.goes_late(portion, late_us)
-                await (self._lanes.late if portion.late else self._lanes.usual).submit(portion)
-                stream.submitted(portion)
+            reserved = await usual.reserve(len(message))
+            try:
+                late_us = microseconds_of(datetime.now(UTC) - self._lanes.late_after)
+                for portion in self._portions(stream, message, late_us):
+                    if portion.late:
+                        # It waits for another room than the others.
+                        await usual.release(reserved)
+                        reserved = 0
+                    await (self._lanes.late if portion.late else usual).submit(portion)
+                    stream.submitted(portion)
+            finally:
+                await usual.release(reserved)
             await stream.room.wait()
 
-    def _portions(self, stream: _Stream, message: bytes) -> list[Portion]:
+    def _portions(self, stream: _Stream, message: bytes, late_us: int) -> Iterator[Portion]:
+        """One at a time: where the next one goes depends on what the stream waits for by then."""
+        for source, events in self._events(stream, message):
+            portion = portion_of(source, events, stream)
+            late = stream.goes_late(portion, late_us)
+            most = self._lanes.late_events
+            parts = [portion]
+            if late and len(events) > most:
+                parts = [
+                    portion_of(source, events[start : start + most], stream) for start in range(0, len(events), most)
+                ]
+            for part in parts:
+                part.late = late
+                yield part
+
+    def _events(self, stream: _Stream, message: bytes) -> list[tuple[str, list[tuple[int, bytes, bytes]]]]:
+        """Of a message, by source."""
         try:
             batch = audit_pb2.Batch.FromString(message)
         except Exception as error:  # protobuf's decode error has no public name that stays
@@ -172,7 +200,7 @@ class Ingest:
             raise _RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, f"events: expected at most {_MOST_EVENTS} in a message", "malformed"
             )
-        portions = []
+        found = []
         for source, events in groupby(batch.events, key=lambda event: event.source or batch.source):
             self._check(source, stream.names)
             listed = [(event.sequence, event.chain, event.payload) for event in events]
@@ -180,8 +208,8 @@ class Ingest:
                 raise _RefusedError(
                     grpc.StatusCode.INVALID_ARGUMENT, "events[].sequence: expected 1 to 2^63 - 1", "malformed"
                 )
-            portions.append(portion_of(source, listed, stream.committed))
-        return portions
+            found.append((source, listed))
+        return found
 
     def _check(self, source: str, names: Sequence[str]) -> None:
         if not source or len(source) > _LONGEST_SOURCE or not source.isprintable():

@@ -36,8 +36,8 @@ from sark_pdp.postgres.connections import connect
 _INGEST: Final = "sark.audit.v1.AuditIngest"
 _LARGEST_MESSAGE: Final = 16 << 20
 """Bytes: more than a batch of a sidecar has."""
-_LATE_EVENTS: Final = 200
-"""Of one batch of late events, each of which may take half a second."""
+_LATE_EVENTS: Final = 20
+"""Of one batch of late events, each of which may take half a second: a sidecar waits for a minute."""
 _QUERY_THREADS: Final = 8
 _POOL_WAIT: Final = 5.0
 """Seconds that a question waits for a connection."""
@@ -94,10 +94,11 @@ class Writer:
         )
         self._asking = ThreadPoolExecutor(_QUERY_THREADS, thread_name_prefix="asking")
         usual = Pace(options.max_events, options.max_delay, options.max_bytes)
-        late = Pace(min(_LATE_EVENTS, options.max_events), options.max_delay, options.max_bytes // 4, late=True)
+        late_events = min(_LATE_EVENTS, options.max_events)
+        late = Pace(late_events, options.max_delay, options.max_bytes // 4, late=True)
         self._batcher = Batcher(_store(options.dsn, WRITING), _runner(self._writing), metrics, usual)
         self._late = Batcher(_store(options.dsn, WRITING_LATE), _runner(self._writing_late), metrics, late)
-        lanes = Lanes(self._batcher, self._late, timedelta(seconds=options.compress_after))
+        lanes = Lanes(self._batcher, self._late, timedelta(seconds=options.compress_after), late_events)
         mutual = options.tls is not None and options.tls.client_ca_file is not None
         self._ingest = Ingest(lanes, metrics, Clients(mutual, options.allowed_sans))
         self._pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(

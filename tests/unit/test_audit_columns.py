@@ -7,6 +7,7 @@ import pytest
 
 from sark_pdp.audit_writer.batcher import portion_of
 from sark_pdp.audit_writer.columns import UnstorableError, columns_of, details_of, row_of
+from tests.fix_writer_streams import Told
 
 SOURCE = "pod-1/0123456789abcdef"
 COLUMNS: dict[str, Any] = {
@@ -43,7 +44,7 @@ def test_fields_with_the_names_of_columns_that_are_none_of_the_payloads_say_noth
 
 def test_a_rejected_event_counts_all_its_bytes() -> None:
     chain = bytes(1 << 20)
-    portion = portion_of(SOURCE, [(1, chain, b"nonsense")], lambda _sequence: None)
+    portion = portion_of(SOURCE, [(1, chain, b"nonsense")], Told())
     assert portion.rejections
     assert portion.size > len(chain)
 

@@ -1,16 +1,23 @@
 """Which events of a stream wait together."""
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
-from sark_pdp.audit_writer.batcher import Portion
-from sark_pdp.audit_writer.ingest import _Stream
+from sark_pdp._proto.audit_pb2 import Batch
+from sark_pdp.audit_writer.batcher import Batcher, Pace, Portion
+from sark_pdp.audit_writer.ingest import Clients, Ingest, Lanes, _Stream
+from sark_pdp.audit_writer.metrics import WriterMetrics
+from sark_pdp.model import Seconds
+from tests.fix_writer_streams import event
 
 LATE_US = 1_000
 OLD, NEW = 10, 5_000
 
 
 def portion(sequence: int, oldest_us: int | None, stream: _Stream, source: str = "pod/1") -> Portion:
-    return Portion(source, sequence, [], [], 100, stream.committed, oldest_us)
+    return Portion(source, sequence, [], [], 100, stream, oldest_us)
 
 
 @pytest.mark.parametrize(("first", "second"), [(NEW, OLD), (OLD, NEW), (NEW, None), (OLD, None)])
@@ -23,7 +30,29 @@ def test_events_of_a_source_are_not_parted_while_one_of_them_is_not_committed(fi
     stream.submitted(before)
     assert stream.goes_late(portion(2, second, stream), LATE_US) is before.late
     assert stream.goes_late(portion(1, OLD, stream, "pod/2"), LATE_US)
-    before.committed(before)
+    stream.committed(before)
     assert stream.acknowledged == {"pod/1": 1}
     assert not stream.waiting
     assert stream.goes_late(portion(2, second, stream), LATE_US) is (second == OLD)
+
+
+class NoStore:
+    """Is asked for nothing."""
+
+    def write(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    def ping(self) -> None:
+        raise NotImplementedError
+
+
+def test_late_events_come_in_small_portions_each_of_which_is_acknowledged() -> None:
+    """A sidecar that hears of none of them for a minute would send them all again."""
+    metrics, pace = WriterMetrics(), Pace(2000, Seconds(0.05), 1 << 20)
+    usual, late = (Batcher(NoStore(), lambda: None, metrics, pace) for _ in range(2))
+    made = Ingest(Lanes(usual, late, timedelta(days=7), 20), metrics, Clients())
+    message = Batch(source="pod/1", events=[event(number, "pod/1") for number in range(1, 51)]).SerializeToString()
+    old, new = 2**62, 0
+    assert [(part.last, part.late) for part in made._portions(_Stream([]), message, new)] == [(50, False)]
+    parts = list(made._portions(_Stream([]), message, old))
+    assert [(part.last, part.late) for part in parts] == [(20, True), (40, True), (50, True)]
