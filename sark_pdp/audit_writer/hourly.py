@@ -18,9 +18,10 @@ _DISTANCE: Final = 2 * LATE
 """From now back to where counts end."""
 _HOUR: Final = timedelta(hours=1)
 _CLAIM: Final = "SELECT upto, now() FROM audit_hourly_state FOR UPDATE"
+# No type of ours is as long as that; with two columns of the greatest length the key would be too large for its index.
 _COUNT: Final = """
 INSERT INTO audit_hourly_counts
-SELECT date_trunc('hour', timestamp, 'UTC'), event_type, coalesce(user_id, ''), count(*) FROM audit_events
+SELECT date_trunc('hour', timestamp, 'UTC'), left(event_type, 100), coalesce(user_id, ''), count(*) FROM audit_events
 WHERE timestamp >= %s AND timestamp < %s GROUP BY 1, 2, 3
 ON CONFLICT (hour, event_type, user_id) DO UPDATE SET count = audit_hourly_counts.count + excluded.count
 """

@@ -47,8 +47,11 @@ def maintain(connection: psycopg.Connection[Any], keeping: Keeping) -> bool:
             return True
         oldest = now - keeping.retention
         partitions.create_ahead(connection, now)
-        hourly.add_new(connection, oldest)
-        partitions.drop_before(connection, oldest)
+        try:
+            hourly.add_new(connection, oldest)
+        finally:
+            # Whatever is wrong with the counts, the disk must not fill.
+            partitions.drop_before(connection, oldest)
         return True
     finally:
         if not connection.closed:

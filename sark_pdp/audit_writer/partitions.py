@@ -34,10 +34,14 @@ def existing_days(connection: psycopg.Connection[Any]) -> set[int]:
 
 def create(connection: psycopg.Connection[Any], days: Iterable[datetime]) -> None:
     """Makes the partitions of these days where they are missing, whoever else does so too; events go on meanwhile."""
+    days = set(days)
+    # Mostly none is missing: then it is waited for nobody.
+    if {_name_of(day) for day in days} <= _existing(connection):
+        return
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         there = _existing(connection)
-        for day in sorted(set(days)):
+        for day in sorted(days):
             if _name_of(day) not in there:
                 _create(connection, day)
 

@@ -12,8 +12,11 @@ WRITING: Final = (
 """No batch takes longer than a minute: `hourly` relies on it."""
 WRITING_LATE: Final = WRITING.replace("statement_timeout=25s", "statement_timeout=10min")
 """Of events that are days old, which `hourly` does not rely on."""
-MAINTAINING: Final = "-c timezone=UTC -c lock_timeout=2s"
-"""Whoever waits for a lock on the table makes all behind it wait, batches too."""
+MAINTAINING: Final = (
+    "-c timezone=UTC -c lock_timeout=2s -c idle_in_transaction_session_timeout=25s -c idle_session_timeout=60s"
+)
+"""Whoever waits for a lock on the table makes all behind it wait, batches too. A writer that stands still, or is cut
+off, does not keep its locks."""
 ASKING: Final = "-c timezone=UTC -c statement_timeout=30s -c default_transaction_read_only=on"
 
 # A server that is gone without a word is noticed within these, by the kernel.

@@ -1,5 +1,6 @@
 """Days of the store: late events, policies, migrations, and who may do what; in both forms, as in test_audit_store."""
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,10 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from sark_pdp.audit_writer import partitions
 from sark_pdp.audit_writer.maintenance import Keeping
 from sark_pdp.audit_writer.schema import Form, form_to_migrate, migrations
+from sark_pdp.audit_writer.sessions import MAINTAINING, session_of
 from sark_pdp.audit_writer.store import Written
 from sark_pdp.audit_writer.verify import verify
 from sark_pdp.errors import DatabaseError
@@ -24,6 +27,8 @@ from tests.fix_postgres import NewDatabase
 from tests.fix_store import Trail, event, make_store, now
 
 OTHER = "pod-2/0123456789abcdef"
+WIDE = {letter: 0x1F600 + letter for letter in range(97, 123)}
+"""Letters as characters of four bytes."""
 
 
 def ago(**given: float) -> str:
@@ -132,6 +137,29 @@ def test_what_is_counted_by_the_hour_includes_late_hours_and_those_that_nobody_c
     assert [row[0] for row in found][:2] == [2, 2]
     assert sum(row[0] for row in found) == 6
     assert trail.all("SELECT count(*) FROM audit_late_hours WHERE hour < now() - interval '70 minutes'") == [(0,)]
+
+
+def test_an_event_with_the_longest_names_is_counted_and_keeps_no_day_from_going(trail: Trail) -> None:
+    """Random ones: an index packs what repeats."""
+    long = [bytes(random.choices(range(97, 123), k=512)).decode().translate(WIDE) for _ in range(2)]
+    early = event(1, timestamp=ago(minutes=10), event_type=long[0], user_id=long[1])
+    trail.store.write([early, event(2, timestamp=ago(days=200))])
+    for _ in range(2):
+        assert trail.maintain()
+    trail.drop_expired()
+    assert trail.all("SELECT sequence FROM audit_events") == [(1,)]
+    counted = trail.all("SELECT user_id, count FROM audit_events_hourly WHERE hour > now() - interval '1 day'")
+    assert counted == [(long[1], 1)]
+
+
+def test_whoever_holds_the_lock_of_days_holds_nobody_up_whose_days_are_there(trail: Trail) -> None:
+    """A writer may stand still with it; its session ends then, but not at once."""
+    assert trail.store.write([event(1)]) == Written(inserted=1)
+    with connect(session_of(trail.dsn, MAINTAINING), "test") as other, other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [partitions._LOCK])
+        trail.store.close()
+        assert trail.store.write([event(2)]) == Written(inserted=1)
+        assert other.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("25s",)
 
 
 def test_only_the_last_hour_is_counted_when_asked(trail: Trail) -> None:
