@@ -19,13 +19,17 @@ from msgspec import Struct
 
 from sark_pdp.audit.segments import pack
 from sark_pdp.audit.source import Segment, Tail
-from sark_pdp.audit.spool_file import FAILURES, is_damage, lock, not_usable, open_database, set_aside
+from sark_pdp.audit.spool_file import DATABASE, FAILURES, is_damage, lock, not_usable, open_database, set_aside
+from sark_pdp.audit.wal import PAGE, WalKeeper
 from sark_pdp.errors import AuditError, SpoolDamagedError, StartError
 
 _RECOUNT: Final = 1 << 20
 """Bytes of new events after which SQLite is asked again what they all take up."""
 _CLOSE: Final = 4 << 20
 """Bytes below the maximum from which on it is asked each time."""
+
+_PAGES: Final = 4
+"""Of the log that a commit takes at least: the tables' own, and the sequence."""
 
 _INSERT = "INSERT INTO segments (position, source, first, events) VALUES (?, ?, ?, ?)"
 _END = (
@@ -63,7 +67,7 @@ class Spool:
     """The only writer of a spool directory; others read it meanwhile. For one thread at a time."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """Opens or creates it; `max_bytes` bounds the database, beside which the write-ahead log takes some 4 MiB.
+        """Opens or creates it; `max_bytes` bounds the database, beside which the write-ahead log takes up to 32 MiB.
 
         One that is damaged is set aside, and a new one begun. Raises StartError where the directory cannot be used, or
         has a writer already.
@@ -78,6 +82,7 @@ class Spool:
         # From when a damaged database is closed until there is another; the second once it is out of the way.
         self._replacing = False
         self._moved = False
+        self._keeper = WalKeeper(directory / DATABASE)
         self._lock = lock(directory)
         try:
             self._database = self._open()
@@ -107,6 +112,7 @@ class Spool:
         self._commit([(_INSERT, row), (_END, end)])
         self._position += 1
         self._appended += len(blob)
+        self._keeper.note(_PAGES + len(blob) // PAGE)
 
     def remove(self, shipped: Sequence[Shipped]) -> None:
         """Lets go of what an audit writer has; that it was there is remembered. Raises as `append` does."""
@@ -116,9 +122,11 @@ class Spool:
             statements.append((_SHIPPED, (each.sequence, each.chain, each.source)))
         self._commit([*statements, (_FORGET, ())])
         self._appended = _RECOUNT
+        self._keeper.note(_PAGES * len(shipped))
 
     def replace(self) -> None:
         """Sets a damaged database aside and begins a new one. Raises AuditError where that fails too: call it again."""
+        self._keeper.stop()
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
         self._replacing = True
@@ -150,6 +158,7 @@ class Spool:
 
     def close(self) -> None:
         """Ends the write-ahead log and lets another writer in."""
+        self._keeper.stop()
         # A reader may keep the log from being emptied; what it holds is committed all the same.
         with contextlib.suppress(sqlite3.Error):
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from sark_pdp.audit.wal import MOST_PAGES
 from sark_pdp.errors import StartError
 
 DATABASE: Final = "audit.db"
@@ -128,6 +129,7 @@ def _prepare(database: sqlite3.Connection, directory: Path) -> None:
         raise StartError(f"The audit spool directory {directory} is on a file system without shared memory for WAL")
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA journal_size_limit = 4194304")
+    database.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
     # KiB: events are appended, so few pages are looked at twice.
     database.execute("PRAGMA cache_size = -512")
     if not tables:

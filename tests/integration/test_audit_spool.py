@@ -1,6 +1,8 @@
 """The spool lets go of what was shipped and says so, and goes on where its file was damaged."""
 
+import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,6 +15,7 @@ from sark_pdp.audit.event import Event
 from sark_pdp.audit.queue import AuditQueue
 from sark_pdp.audit.reader import SourceEnd, SpoolReader
 from sark_pdp.audit.search import Selection, newest
+from sark_pdp.audit.source import Sealed, Segment
 from sark_pdp.audit.spool import Shipped, Spool
 from sark_pdp.audit.spool_file import DATABASE, open_database
 from sark_pdp.audit.verify import Report, verify
@@ -116,6 +119,26 @@ def test_sources_of_which_nothing_is_left_are_forgotten_but_the_last(directory: 
     with SpoolReader(directory) as reader:
         assert (reader.snapshot().position, [source.number for source in reader.snapshot().sources]) == (18, [4, 5, 6])
     assert verified(directory).differences == 0
+
+
+def test_the_log_is_moved_into_the_database_while_commits_go_on(directory: Path) -> None:
+    """By a thread that ends with the spool, and is none where little is written."""
+
+    def movers() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "audit-log"]
+
+    spool = Spool(directory, 256 * MIB)
+    events = [Sealed(bytes(32), random.randbytes(1024)) for _ in range(256)]
+    for number in range(1, 65):
+        if number == 4:
+            assert not movers()
+        spool.append(Segment("pod/1", 1, "blake2b-256", number * 256, events))
+    (mover,) = movers()
+    wait_until(lambda: (directory / DATABASE).stat().st_size > 8 * MIB)
+    spool.close()
+    assert not mover.is_alive()
+    assert (directory / DATABASE).stat().st_size > 16 * MIB
+    assert not (directory / f"{DATABASE}-wal").exists()
 
 
 def test_a_queue_lets_go_of_what_was_shipped_though_nothing_new_comes(directory: Path) -> None:
