@@ -52,7 +52,9 @@ class WalKeeper:
 
     def _run(self) -> None:
         # What fails here is tried again with the next pages, and told by a commit where it is the disk.
-        with suppress(sqlite3.Error), closing(sqlite3.connect(self._path, isolation_level=None)) as database:
+        # It makes no file where there is none.
+        place = f"{self._path.absolute().as_uri()}?mode=rw"
+        with suppress(sqlite3.Error), closing(sqlite3.connect(place, uri=True, isolation_level=None)) as database:
             while self._wake.wait():
                 self._wake.clear()
                 if self._stopping:
