@@ -68,8 +68,9 @@ def filtered(record: FilterRecord, mask: Mask, origin: Origin, subjects: Subject
 def _name(mask: Mask, document: Document, field: str, index: int) -> str:
     """What a reader knows a resource by: its id, its name or its URI, masked as in an input; else its place."""
     resource = document.get(field)
-    named = resource if type(resource) is dict else {"id": resource}
-    told = {name: named[name] for name in _NAMES if name in named}
-    found = mask.below(field, told, Changes([], []), "") or {}
-    name = next(filter(None, (text_of(found.get(name)) for name in _NAMES)), None)
+    if type(resource) is dict:
+        resource = {name: resource[name] for name in _NAMES if name in resource}
+    told = mask.below(field, resource, Changes([], []), "")
+    named = told if type(told) is dict else {"id": told}
+    name = next(filter(None, (text_of(named.get(name)) for name in _NAMES)), None)
     return mask.column(_COLUMNS[field], name) or f"#{index}"

@@ -201,6 +201,16 @@ def test_a_resource_is_called_by_its_uri_without_the_secrets_in_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("operation", "name"),
+    [("remove", "#0"), ("hash", hashed('{"name":"orders"}')), ("truncate", '{"na…')],
+)
+def test_a_resource_that_a_rule_is_for_is_called_by_what_is_left_of_it(operation: Operation, name: str) -> None:
+    record = a_filter("tool", [{"tool": {"name": "orders"}}], lambda _: Outcome.ALLOW)
+    payload = Payloads("pod/b", Mask([rule("/input/tool", operation)], KEY)).payload(record, 1)
+    assert json.loads(payload)["details"]["allowed"] == [name]
+
+
+@pytest.mark.parametrize(
     ("path", "column"),
     [
         ("/input/user/email", "user_email"),
