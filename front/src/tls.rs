@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +30,10 @@ pub struct Files {
     pub client_ca: Option<PathBuf>,
 }
 
+/// When a file was changed, its length and its inode: of two that were made within a tick of the system's clock, the time is
+/// the same.
+type Stamp = (SystemTime, u64, u64);
+
 impl Files {
     fn config(&self) -> io::Result<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -53,13 +58,16 @@ impl Files {
         Ok(config)
     }
 
-    /// When each file was changed; where one cannot be looked at, it has not.
-    fn stamps(&self) -> Vec<Option<SystemTime>> {
+    /// What tells each file from what was in its place before; where one cannot be looked at, it has not changed.
+    fn stamps(&self) -> Vec<Option<Stamp>> {
         let paths = [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()];
         paths
             .into_iter()
             .flatten()
-            .map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
+            .map(|path| {
+                let file = fs::metadata(path).ok()?;
+                Some((file.modified().ok()?, file.len(), file.ino()))
+            })
             .collect()
     }
 }
@@ -72,7 +80,7 @@ fn certificates(path: &PathBuf) -> io::Result<Vec<CertificateDer<'static>>> {
 
 struct Current {
     acceptor: TlsAcceptor,
-    stamps: Vec<Option<SystemTime>>,
+    stamps: Vec<Option<Stamp>>,
     looked: Instant,
 }
 
