@@ -176,7 +176,8 @@ class HttpSource:
 
         location = self._location
         files = (location.ca_file, location.client_cert_file, location.client_key_file)
-        marks = tuple(file and file.stat().st_mtime_ns for file in files)
+        stats = [None if file is None else file.stat() for file in files]
+        marks = tuple(each and (each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
         if self._tls is None or self._tls[0] != marks:
             context = ssl.create_default_context(cafile=location.ca_file)
             if location.client_cert_file is not None:

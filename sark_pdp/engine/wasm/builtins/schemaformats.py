@@ -18,13 +18,14 @@ _HOSTNAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _UUID: Final = re.compile("[a-fA-F0-9]{8}(?:-[a-fA-F0-9]{4}){3}-[a-fA-F0-9]{12}")
 _POINTER: Final = re.compile("(?:/(?:[^~/]|~[01])*)*")
 _RELATIVE_POINTER: Final = re.compile("(?:0|[1-9][0-9]*)(?:#|(?:/(?:[^~/]|~[01])*)*)")
-# All quantifiers are possessive: nothing is tried twice, whatever the text.
+# Quantifiers of characters are possessive, so that hardly anything is tried twice, whatever the text. Those of groups
+# are not: before 3.11.5 Python goes on behind the part of a group that matched (github.com/python/cpython/issues/106052).
 _ATOM: Final = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\\-\\x80-\U0010ffff]++"
-_DOT_ATOM: Final = rf"{_ATOM}(?:\.{_ATOM})*+"
-_QUOTED: Final = r'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*+"'
+_DOT_ATOM: Final = rf"{_ATOM}(?:\.{_ATOM})*"
+_QUOTED: Final = r'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*"'
 _ADDRESS: Final = rf"(?:{_DOT_ATOM}|{_QUOTED})@(?:{_DOT_ATOM}|\[([0-9a-fA-F.:]++)\])"
 _EMAIL: Final = re.compile(
-    rf"[ \t]*+(?:{_ADDRESS}|(?:(?:{_ATOM}|\.|{_QUOTED})[ \t]*+)*+<[ \t]*+{_ADDRESS}>)[ \t]*+(?:\([^()\\]*+\)[ \t]*+)?"
+    rf"[ \t]*+(?:{_ADDRESS}|(?:(?:{_ATOM}|\.|{_QUOTED})[ \t]*+)*<[ \t]*+{_ADDRESS}>)[ \t]*+(?:\([^()\\]*+\)[ \t]*+)?"
 )
 _LONGEST_EMAIL: Final = 1024
 """Characters."""
