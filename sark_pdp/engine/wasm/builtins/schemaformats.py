@@ -18,8 +18,8 @@ _HOSTNAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _UUID: Final = re.compile("[a-fA-F0-9]{8}(?:-[a-fA-F0-9]{4}){3}-[a-fA-F0-9]{12}")
 _POINTER: Final = re.compile("(?:/(?:[^~/]|~[01])*)*")
 _RELATIVE_POINTER: Final = re.compile("(?:0|[1-9][0-9]*)(?:#|(?:/(?:[^~/]|~[01])*)*)")
-# Quantifiers of characters are possessive, so that hardly anything is tried twice, whatever the text. Those of groups are
-# not: before 3.11.5 Python goes on behind the part of a group that matched (issue 106052 of CPython).
+# Quantifiers of characters are possessive, so that hardly anything is tried twice, whatever the text. Those of groups
+# are not: before 3.11.5 Python goes on behind the part of a group that matched (issue 106052 of CPython).
 _ATOM: Final = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~\\-\\x80-\U0010ffff]++"
 _DOT_ATOM: Final = rf"{_ATOM}(?:\.{_ATOM})*"
 _QUOTED: Final = r'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*"'
