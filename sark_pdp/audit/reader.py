@@ -157,14 +157,23 @@ def _inode(directory: Path) -> int:
 
 def _open(directory: Path) -> sqlite3.Connection:
     path = directory / DATABASE
-    if not path.exists():
+    try:
+        there = path.exists()
+        # A log that was emptied by an orderly close leaves nothing to share, and who cannot write to the directory
+        # could not create it.
+        alone = not path.with_name(f"{DATABASE}-wal").exists()
+    except OSError as error:
+        raise AuditError(f"The audit spool {path} cannot be read: {error.strerror}") from error
+    if not there:
         raise AuditError(f"{directory} holds no audit spool; has a process with this audit.spool_dir been started?")
-    # A log that was emptied by an orderly close leaves nothing to share, and who cannot write to the directory could
-    # not create it.
-    alone = not path.with_name(f"{DATABASE}-wal").exists()
     errors = []
     for mode in ("mode=ro", "mode=ro&immutable=1") if alone else ("mode=ro",):
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=5)
+        place = f"{path.absolute().as_uri()}?{mode}"
+        try:
+            database = sqlite3.connect(place, uri=True, isolation_level=None, timeout=5)
+        except sqlite3.Error as error:
+            errors.append(error)
+            continue
         try:
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
         except sqlite3.Error as error:

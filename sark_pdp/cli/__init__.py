@@ -1,5 +1,6 @@
 """The command line: one module per sub-command, imported when it is called."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -28,6 +29,8 @@ COMMANDS = {
 EXIT_ERROR = 2
 _EXIT_INTERRUPTED = 130
 """128 and the number of SIGINT, as shells have it."""
+_EXIT_PIPE = 141
+"""The same of SIGPIPE."""
 
 
 class Failure(click.ClickException):
@@ -61,6 +64,12 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except SarkError as error:
             raise Failure(str(error)) from error
+        except BrokenPipeError:
+            # Whoever reads has enough: that is no denial and no difference. What is still to be written goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(_EXIT_PIPE)
+        except OSError as error:
+            raise Failure(f"{error.filename or 'standard output'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
             ctx.exit(_EXIT_INTERRUPTED)
 

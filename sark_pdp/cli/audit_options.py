@@ -162,7 +162,7 @@ def _point(_: click.Context, __: click.Parameter, value: str | None) -> str | No
 def _spool_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--spool",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=click.Path(path_type=Path, file_okay=False, readable=False),
         metavar="DIR",
         help="The spool directory. Default: audit.spool_dir of the settings.",
     )(function)

@@ -22,7 +22,7 @@ _STYLES = {Outcome.ALLOW: "green", Outcome.DENY: "red", Outcome.UNDEFINED: "yell
 @click.command(
     epilog="\b\nExamples:\n"
     "  sark-pdp check --input request.json\n"
-    "  jq .input audit.json | sark-pdp check --input - --json\n"
+    "  jq .details.input event.json | sark-pdp check --input - --json\n"
     """  sark-pdp check --input '{"action": "tool:list", "user": {"id": "dev-1", "roles": ["developer"]}}'\n"""
     "  sark-pdp check --policy sark/mcp/decision --input request.json && deploy"
 )

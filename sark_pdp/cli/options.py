@@ -23,7 +23,10 @@ def source_options(function: Callable[P, R]) -> Callable[P, R]:
         help="Override one setting, as in cache.l1.size=5000. Lists are JSON. Repeatable.",
     )(function)
     return click.option(
-        "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, YAML. See docs/settings.md."
+        "--config",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Settings, YAML. See docs/settings.md.",
     )(with_set)
 
 

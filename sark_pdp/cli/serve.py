@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -51,7 +52,9 @@ def serve(loaded: Loaded) -> None:
 
     app = App(settings)
     app.start()
-    _greet(app, settings.tls)
+    # A word to whoever looks; that nobody does is no reason to end.
+    with suppress(OSError):
+        _greet(app, settings.tls)
     while signal.sigwait(awaited) == signal.SIGHUP:
         app.reload()
     code = 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,42 @@ def test_a_folder_without_a_spool_is_an_error_in_one_line(tmp_path: Path, comman
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert str(tmp_path / "nowhere") in result.stderr
+
+
+@pytest.fixture
+def closed(spool: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A spool of which nobody but the system's administrator may read the folder, or the file."""
+    place = spool / request.param
+    place.chmod(0)
+    yield spool
+    place.chmod(0o700)
+
+
+@pytest.mark.parametrize("closed", ["", DATABASE], indirect=True)
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_a_spool_that_may_not_be_read_is_no_difference(closed: Path, command: str, sark_pdp: Path) -> None:
+    """What could not be checked is an error, in one line: 1 would say that somebody changed it."""
+    as_others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    done = subprocess.run(
+        [*as_others, sark_pdp, "audit", command, "--spool", closed], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert "cannot be read" in line
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["verify"]])
+def test_output_that_cannot_be_written_is_no_difference(spool: Path, command: list[str], sark_pdp: Path) -> None:
+    asked = [str(sark_pdp), "audit", *command, "--spool", str(spool)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "sark-pdp: standard output: No space left on device\n")
+    # Whoever reads has enough: that is nothing to tell.
+    read, written = os.pipe()
+    os.close(read)
+    with os.fdopen(written, "wb") as gone:
+        done = subprocess.run(asked, stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_the_spool_of_the_settings_is_the_default(spool: Path) -> None:
