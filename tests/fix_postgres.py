@@ -4,6 +4,7 @@ Nothing of a server that the machine may run is touched. As root the programs ru
 root.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -144,8 +145,11 @@ class PostgresServer:
         import psutil
 
         parent = psutil.Process(self.process.pid)
-        for process in (parent, *parent.children(recursive=True)):
-            process.send_signal(number)
+        parent.send_signal(number)
+        for child in parent.children(recursive=True):
+            # One that has ended meanwhile has nothing to stop: a worker of autovacuum's, a connection that was closed.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
 
     def _end(self, number: int) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -225,8 +229,10 @@ def start_postgres(initialized_postgres: Path) -> Iterator[StartPostgres]:
             server.start()
             return server
 
-        yield start
-        for server in started:
-            if server.process.poll() is None:
-                server.thaw()
-            server.stop()
+        try:
+            yield start
+        finally:
+            for server in started:
+                if server.process.poll() is None:
+                    server.thaw()
+                server.stop()
