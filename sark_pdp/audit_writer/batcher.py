@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from sark_pdp.audit_writer import turns
 from sark_pdp.audit_writer.columns import Row, UnstorableError, row_of
 from sark_pdp.audit_writer.metrics import WriterMetrics
 from sark_pdp.audit_writer.store import Rejection, Written
-from sark_pdp.audit_writer.turns import Turns
 from sark_pdp.model import Seconds
 
 _FIRST_WAIT: Final = 0.05
@@ -49,12 +49,11 @@ class Pace(Struct, frozen=True):
     """Whether it is for late events: nobody is told what their store is like, and they are no load."""
 
 
-class Stream(Protocol):
+class Stream(turns.Stream, Protocol):
     """Who brings events, and is told what became of them."""
 
-    turn: int
     gone: bool
-    """As in `turns`."""
+    """Nobody waits for its portions any more."""
 
     def committed(self, portion: "Portion") -> None:
         """They are in the database."""
@@ -118,7 +117,7 @@ class Batcher:
         self._metrics = metrics
         self._pace = pace
         self._clock = clock
-        self._waiting: Turns[Portion] = Turns()
+        self._waiting: turns.Turns[Portion] = turns.Turns()
         self._events = 0
         self._bytes = 0
         """Waiting, or being committed."""

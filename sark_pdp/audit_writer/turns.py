@@ -1,7 +1,7 @@
 """Who is next among what many streams bring: each in turn, and what one stream brings in its own order."""
 
 import heapq
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 
 class Stream(Protocol):
@@ -9,8 +9,6 @@ class Stream(Protocol):
 
     turn: int
     """Of the piece that it brought last; the queue's own."""
-    gone: bool
-    """Nobody waits for its pieces any more."""
 
 
 class Piece(Protocol):
@@ -43,7 +41,7 @@ class Turns(Generic[P]):
 
     def add(self, piece: P) -> None:
         """Behind all of its own stream."""
-        stream: Any = piece.stream
+        stream = piece.stream
         stream.turn = max(stream.turn, self._turn) + 1
         self._number += 1
         heapq.heappush(self._waiting, (stream.turn, self._number, piece))

@@ -197,7 +197,8 @@ class _StoredCheck(SourceCheck):
         if copy is None:
             self.report.add(f"the copy of event {row.sequence} in audit_checkpoints is not readable")
         else:
-            self._chain = self._chain or copy.before
+            if self._chain is None:
+                self._chain = copy.before
             self._check_own(row.sequence, copy.event_type, row.payload)
         self._check_chain(row.sequence, Sealed(row.chain, row.payload))
         time_us = None if copy is None else copy.time_us

@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from msgspec import Struct
 
 from sark_pdp.addresses import TcpAddress
-from sark_pdp.engine.bundles.sources import Delivery, InterruptedFetchError, Versions
+from sark_pdp.engine.bundles.sources import Delivery, InterruptedFetchError, Versions, mark_of
 from sark_pdp.errors import BundleSizeError, BundleSourceError
 from sark_pdp.model import Seconds
 
@@ -176,8 +176,7 @@ class HttpSource:
 
         location = self._location
         files = (location.ca_file, location.client_cert_file, location.client_key_file)
-        stats = [None if file is None else file.stat() for file in files]
-        marks = tuple(each and (each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
+        marks = tuple(file and mark_of(file) for file in files)
         if self._tls is None or self._tls[0] != marks:
             context = ssl.create_default_context(cafile=location.ca_file)
             if location.client_cert_file is not None:

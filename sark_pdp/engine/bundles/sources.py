@@ -81,8 +81,8 @@ class FileSource:
 
     def _version(self) -> str:
         if not self._path.is_dir():
-            return _mark(self._path)
-        marks = "\n".join(f"{name} {_mark(file)}" for name, file in _files(self._path))
+            return mark_of(self._path)
+        marks = "\n".join(f"{name} {mark_of(file)}" for name, file in _files(self._path))
         return hashlib.sha256(marks.encode("utf-8", "surrogateescape")).hexdigest()
 
     def _packed(self) -> bytes:
@@ -102,7 +102,7 @@ class FileSource:
             raise BundleError(f"bundle {self.label}: cannot be packed: {error}") from None
 
 
-def _mark(file: Path) -> str:
+def mark_of(file: Path) -> str:
     """Changes with each change of the file, and where another takes its place."""
     found = file.stat()
     # The time of a change can be set back, as tools that copy do; that of the status cannot.
