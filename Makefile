@@ -241,7 +241,10 @@ clean: ## Remove what was installed and built
 	@echo "installing what runs, from requirements.lock; the first time takes a minute or two"
 	$(PIP_INSTALL) $(LOCKED) --requirement requirements.lock
 	$(PIP_INSTALL) --no-deps --no-index --no-build-isolation --editable .
-	$(BIN)/python -c 'import sark_pdp._front' 2> /dev/null || echo "no cargo, so no front: grpcio carries the calls, many times slower"
+	if ! $(BIN)/python -c 'import sark_pdp._front' 2> /dev/null; then
+		if ! command -v cargo > /dev/null; then why="no cargo is here"; else why="cargo could not build it (why: cd front && cargo build --locked)"; fi
+		echo "no front, for $$why: grpcio carries the calls, many times slower"
+	fi
 	touch $@
 
 .venv/.dev: .venv/.run requirements-dev.lock

@@ -1,5 +1,7 @@
 """Asks a running process on its `listen.admin`."""
 
+import errno
+import os
 from typing import Any, TypeVar
 
 import grpc
@@ -29,6 +31,8 @@ def administer(settings: Settings, method: str, request: Message, answer_type: t
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise SarkError(f"the process on {address} refuses: {error.details()}") from error
+            if os.strerror(errno.EACCES) in (error.details() or ""):
+                raise SarkError(f"{address}: no permission to connect; ask as the user who runs the process") from error
             raise SarkError(
                 f"no process answers on {address} ({error.code().name}): start one with `sark-pdp serve`, "
                 "or name its listen.admin with --set or --config"

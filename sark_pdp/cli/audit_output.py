@@ -175,11 +175,11 @@ def _cells(event: Event) -> list[Text]:
 
 
 def _summary(details: dict[str, Json]) -> str:
-    """What an event without a decision says, as far as it is short; `--json` has all of it."""
+    """What an event without a decision says: why, and what is short; `--json` has all of it."""
     texts = (
         (key, value if type(value) is str else json.dumps(value)) for key, value in details.items() if value is not None
     )
-    return ", ".join(f"{key} {text}" for key, text in texts if len(text) <= _LONGEST_DETAIL)
+    return ", ".join(f"{key} {text}" for key, text in texts if key == "reason" or len(text) <= _LONGEST_DETAIL)
 
 
 def _plain(text: str) -> Text:

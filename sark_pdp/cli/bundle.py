@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sark_pdp.projection import Path as JsonPath
 
 _FILE = click.Path(path_type=Path)
+_NARROWEST = 40
+"""Columns; a terminal that has fewer wraps for itself."""
 
 
 _with_key = click.option(
@@ -34,7 +36,8 @@ def bundle() -> None:
     """Make, show and check policy bundles.
 
     A bundle is what `opa build -t wasm` makes: compiled policies and their data in one file. `bundle build` adds what
-    each entrypoint reads, so that answers are cached by those fields alone.
+    each entrypoint reads, so that answers are cached by those fields alone. Where a bundle is asked for, a folder with
+    the files of one does, too.
     """
 
 
@@ -192,7 +195,7 @@ def _print(file: Path, seen: "Bundle") -> None:
                 ("  data", _paths(entry["reads_data"])),
             ]
     # What reads a pipe wants each fact on one line.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    width = max(shutil.get_terminal_size().columns, _NARROWEST) if sys.stdout.isatty() else sys.maxsize
     for name, value in facts:
         lines = textwrap.wrap(value, width - 12, break_on_hyphens=False)
         click.echo(click.style(f"{name:<12}", bold=True) + f"\n{' ' * 12}".join(lines) if name else "")

@@ -1,5 +1,6 @@
 """`sark-pdp certificates`: what the chart's Job runs, where no cert-manager is."""
 
+import os
 from pathlib import Path
 
 import click
@@ -41,9 +42,13 @@ def certificates(
     alone: run it every day, and a certificate is made anew when a third of its time is left. The Secrets must exist,
     maybe empty. Servers that have them mounted take what is new without a restart.
     """
+    from sark_pdp.errors import StartError
     from sark_pdp.injector.api import Api
     from sark_pdp.injector.authority import Plan, keep_valid, utc_now
 
+    for file in (ca_file, token_file):
+        if not os.access(file, os.R_OK):
+            raise StartError(f"{file}: cannot be read; run in a pod of the cluster, or give --token-file and --ca-file")
     plan = Plan(namespace, authority, _issued(issue), webhook, days)
     keep_valid(Api(url, token_file, ca_file), plan, utc_now(), click.echo)
 

@@ -56,6 +56,8 @@ def check(loaded: Loaded, *, policy: str, source: str, as_json: bool) -> None:
 
 
 def _document(source: str) -> Document:
+    if not source:
+        raise InvalidRequestError("--input", "is empty; expected a file, - or a JSON object")
     if source.lstrip()[:1] in {"{", "["}:
         text = source.encode()
     elif source == "-":

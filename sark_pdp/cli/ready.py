@@ -9,12 +9,15 @@ import click
 
 from sark_pdp.addresses import TcpAddress, parse_tcp
 from sark_pdp.cli.options import settings_options
+from sark_pdp.errors import one_line
 from sark_pdp.settings import Loaded
 from sark_pdp.settings.units import parse_duration
 
 _PATIENCE: Final = 2.0
 """Seconds for one answer."""
 _PAUSE: Final = 0.1
+_LONGEST: Final = 1024
+"""Characters of an answer that are shown: whoever listens there may be a stranger."""
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not listened on)
 _EXIT_NOT_READY: Final = 1
 
@@ -40,7 +43,7 @@ def ready(loaded: Loaded, *, wait: str, address: str | None) -> None:
         raise click.UsageError(f"{address if address is not None else wait} {error}") from None
     while (problem := _problem(asked)) is not None:
         if time.monotonic() >= deadline:
-            click.echo(f"not ready: {problem}", err=True)
+            click.echo(f"not ready: {one_line(problem.strip(), _LONGEST)}", err=True)
             raise SystemExit(_EXIT_NOT_READY)
         time.sleep(_PAUSE)
 
@@ -52,9 +55,11 @@ def _problem(address: TcpAddress) -> str | None:
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        text = answer.read(1024).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
+        text = answer.read(_LONGEST).decode(errors="replace")
+    except OSError as error:
         return f"{address} does not answer: {error}"
+    except http.client.HTTPException as error:
+        return f"{address} does not answer in HTTP: {error}"
     finally:
         connection.close()
     return None if answer.status == HTTPStatus.OK else text.removeprefix("not ready: ")

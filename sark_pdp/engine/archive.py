@@ -6,7 +6,7 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sark_pdp.errors import BundleError, BundleSizeError
@@ -38,12 +38,12 @@ def read_archive(path: Path, max_bytes: int) -> tuple[dict[str, memoryview], int
 
 
 def read_packed(path: Path, max_bytes: int) -> bytes:
-    """The bytes of the archive; raises BundleError where it cannot be read or is larger than `max_bytes`."""
+    """The bytes of the archive; of a folder, one that holds its files.
+
+    Raises BundleError where it cannot be read or is larger than `max_bytes`.
+    """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            # Not all of the limit: a read allocates what it is asked for.
-            packed = file.read(min(size, max_bytes) + 1)
+        packed = _packed_folder(path, max_bytes) if path.is_dir() else _content(path, max_bytes)
     except FileNotFoundError:
         raise BundleError(f"bundle {path}: there is no such file") from None
     except OSError as error:
@@ -51,6 +51,16 @@ def read_packed(path: Path, max_bytes: int) -> bytes:
     if len(packed) > max_bytes:
         raise BundleSizeError(f"bundle {path}: is larger than the {max_bytes} bytes allowed")
     return packed
+
+
+def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names and paths in a fixed order; what begins with `..` is how a mounted ConfigMap keeps its contents."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".."))
+        for name in sorted(names):
+            file = Path(parent) / name
+            if not name.startswith("..") and file.is_file():
+                yield file.relative_to(folder).as_posix(), file
 
 
 def unpack(label: Label, packed: bytes, max_bytes: int) -> dict[str, memoryview]:
@@ -97,6 +107,28 @@ def replace_file(output: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise BundleError(f"{output}: cannot be written: {error.strerror}") from None
+
+
+def _content(file: Path, max_bytes: int) -> bytes:
+    """At most one byte more than allowed."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        # Not all of the limit: a read allocates what it is asked for.
+        return opened.read(min(size, max_bytes) + 1)
+
+
+def _packed_folder(folder: Path, max_bytes: int) -> bytes:
+    files: dict[str, bytes] = {}
+    left = max_bytes
+    for name, file in folder_files(folder):
+        files[name] = _content(file, left)
+        left -= len(files[name])
+        if left < 0:
+            raise BundleSizeError(f"bundle {folder}: is larger than the {max_bytes} bytes allowed")
+    try:
+        return pack_archive(files, level=1)
+    except ValueError as error:
+        raise BundleError(f"bundle {folder}: cannot be packed: {error}") from None
 
 
 def _gunzip(label: Label, packed: bytes, max_bytes: int) -> bytes:

@@ -22,8 +22,8 @@ from sark_pdp.audit.source import Source
 from sark_pdp.audit.spool import Spool
 from sark_pdp.audit.spool_file import DATABASE
 from sark_pdp.cli import main
-from sark_pdp.model import AuditRecord, Outcome
-from tests.fix_audit import NOON, ManualClock, a_record, write_source
+from sark_pdp.model import AuditRecord, LifecycleRecord, Outcome
+from tests.fix_audit import NOON, ManualClock, a_record, new_id, write_source
 
 HOUR = 3_600_000_000_000
 HOSTILE = "\x1b]0;owned\x07\x9b31m\u202eevil\nnext"
@@ -69,6 +69,16 @@ def listed(*arguments: object) -> list[dict[str, Any]]:
     result = run("list", *arguments, "--json")
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_list_tells_why_something_was_refused(tmp_path: Path) -> None:
+    """However long the reason is; of other details only what is short has room."""
+    reason = "bundle /etc/sark-pdp/bundle.tar.gz: is not signed by the key that is configured for it"
+    details = {"bundle": "default", "reason": reason, "digest": 64 * "a"}
+    write(tmp_path, [RECORDS[0], LifecycleRecord(new_id(), NOON, "policy_refused", "medium", details)])
+    shown = run("list", "--spool", tmp_path, env={"COLUMNS": "400"}).stdout
+    assert f"bundle default, reason {reason}" in shown
+    assert 64 * "a" not in shown
 
 
 def test_list_shows_the_newest_first(spool: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sark_pdp.engine.archive import content_digest, pack_archive, read_archive
 from sark_pdp.engine.bundle import Bundle, read_bundle
 from sark_pdp.errors import BundleError
+from sark_pdp.settings.load import default_bundle
 
 WASM = b"\0asm\1\0\0\0"
 OTHER_WASM = WASM + b"\0"
@@ -280,8 +281,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_bundle(tmp_path / "nowhere.tar.gz")
 
 
-def test_a_folder_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="cannot be read: Is a directory"):
+def test_a_folder_with_the_files_of_a_bundle_is_the_bundle(tmp_path: Path) -> None:
+    for name, content in read_archive(default_bundle(), 1 << 24)[0].items():
+        file = tmp_path / "unpacked" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    assert read_bundle(tmp_path / "unpacked").digest == read_bundle(default_bundle()).digest
+
+
+def test_an_empty_folder_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"holds no policy\.wasm"):
         read_bundle(tmp_path)
 
 

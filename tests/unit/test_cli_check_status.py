@@ -1,7 +1,9 @@
 """`sark-pdp check` and `sark-pdp status` against a running process, and against none."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +84,7 @@ def test_check_asks_the_entrypoint_that_it_is_told(wired: Sidecar) -> None:
     [
         (["--input", "[]"], "--input: expected a JSON object"),
         (["--input", "{"], "--input: expected a JSON object"),
+        (["--input", ""], "--input: is empty"),
         (["--input", "/no/such/file.json"], "--input: /no/such/file.json: No such file"),
         (["--input", ALLOWED, "--policy", "wire/nope"], "wire/nope"),
         (["--input", ALLOWED, "--set=limits.nope=1"], "limits.nope: there is no such setting"),
@@ -100,6 +103,20 @@ def test_without_a_process_the_exit_code_is_2_and_the_address_is_named(command: 
     assert result.exit_code == 2
     assert "UNAVAILABLE" in result.output
     assert "Traceback" not in result.output
+
+
+def test_who_may_not_ask_is_told_so(sark_pdp: Path, short_dir: Path) -> None:
+    """Not that nobody answers: whoever was told that would start a second one."""
+    as_others = ["setpriv", "--bounding-set=-dac_override"] if os.getuid() == 0 else []
+    path = short_dir / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0)
+        command = [*as_others, str(sark_pdp), "status", f"--set=listen.admin=unix://{path}"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"sark-pdp: unix://{path}: no permission to connect; ask as the user who runs the process\n"
 
 
 def status(served: Sidecar) -> Any:

@@ -1,15 +1,13 @@
 """Where bundles come from. A source tells what is there now; what becomes of it is not its business."""
 
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
-from sark_pdp.engine.archive import pack_archive, read_packed
-from sark_pdp.errors import BundleError, BundleSizeError, BundleSourceError
+from sark_pdp.engine.archive import folder_files, read_packed
+from sark_pdp.errors import BundleSourceError
 from sark_pdp.model import Seconds
 
 
@@ -68,7 +66,7 @@ class FileSource:
             version = self._version()
             if version == known.seen:
                 return Delivery(None, version)
-            packed = self._packed()
+            packed = read_packed(self._path, self._max_bytes)
             # Changed while it was read: what was read may be half of the one and half of the other.
             return Delivery(packed, version if version == self._version() else "")
         except FileNotFoundError:
@@ -82,24 +80,8 @@ class FileSource:
     def _version(self) -> str:
         if not self._path.is_dir():
             return mark_of(self._path)
-        marks = "\n".join(f"{name} {mark_of(file)}" for name, file in _files(self._path))
+        marks = "\n".join(f"{name} {mark_of(file)}" for name, file in folder_files(self._path))
         return hashlib.sha256(marks.encode("utf-8", "surrogateescape")).hexdigest()
-
-    def _packed(self) -> bytes:
-        if not self._path.is_dir():
-            return read_packed(self._path, self._max_bytes)
-        files: dict[str, bytes] = {}
-        left = self._max_bytes
-        for name, file in _files(self._path):
-            with file.open("rb") as opened:
-                files[name] = opened.read(left + 1)
-            left -= len(files[name])
-            if left < 0:
-                raise BundleSizeError(f"bundle {self.label}: is larger than the {self._max_bytes} bytes allowed")
-        try:
-            return pack_archive(files, level=1)
-        except ValueError as error:
-            raise BundleError(f"bundle {self.label}: cannot be packed: {error}") from None
 
 
 def mark_of(file: Path) -> str:
@@ -107,13 +89,3 @@ def mark_of(file: Path) -> str:
     found = file.stat()
     # The time of a change can be set back, as tools that copy do; that of the status cannot.
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names and paths in a fixed order; what begins with `..` is how a mounted ConfigMap keeps its contents."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".."))
-        for name in sorted(names):
-            file = Path(parent) / name
-            if not name.startswith("..") and file.is_file():
-                yield file.relative_to(folder).as_posix(), file
