@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY
@@ -52,16 +52,42 @@ class Stopped(Exception):  # noqa: N818  # it is no error
     """Somebody wants this to end."""
 
 
+class Stopping:
+    """SIGINT and SIGTERM. While a process is being started or ended they wait: one half begun would be left behind."""
+
+    def __init__(self) -> None:
+        self._told = self._at_once = False
+        signal.signal(signal.SIGTERM, self._tell)
+        signal.signal(signal.SIGINT, self._tell)
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Raises Stopped in here, once, and as well for what was told before."""
+        self._at_once = True
+        try:
+            if self._told:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
+
+    def _tell(self, *_: object) -> None:
+        self._told = True
+        if self._at_once:
+            self._at_once = False
+            raise Stopped
+
+
 def main() -> int:
     """The exit code."""
     console = Console(highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    stopping = Stopping()
     try:
         with ExitStack() as stack:
-            envoy, sidecar = _started(console, stack)
-            for number, step in enumerate(STEPS, 1):
-                _walk(console, number, step, envoy, sidecar)
+            envoy, sidecar = _started(console, stack, stopping)
+            with stopping.allowed():
+                for number, step in enumerate(STEPS, 1):
+                    _walk(console, number, step, envoy, sidecar)
             console.print(f"\n{len(STEPS)} requests, {len(STEPS)} decisions, {len(STEPS)} audit events.")
         console.print("All that was started has ended. docs/mcp.md tells how to put this before your server.")
     except Stopped:
@@ -74,18 +100,11 @@ def main() -> int:
     return 0
 
 
-def _stop(*_: object) -> NoReturn:
-    # Once: what ends then must not be interrupted again.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Stopped
-
-
-def _started(console: Console, stack: ExitStack) -> tuple[Envoy, Sidecar]:
+def _started(console: Console, stack: ExitStack, stopping: Stopping) -> tuple[Envoy, Sidecar]:
     program = _envoy()
     server = stack.enter_context(served(a_server().streamable_http_app(json_response=True)))
     console.print(f"MCP server  {server}/mcp")
-    sidecar = stack.enter_context(_sidecar())
+    sidecar = stack.enter_context(_sidecar(stopping))
     console.print(f"sidecar     {sidecar.grpc}, with the default policies")
     envoy = stack.enter_context(running_envoy(program, sidecar.grpc, forwards_to=urlsplit(server).port))
     console.print(f"Envoy       http://127.0.0.1:{envoy.port}/mcp, which asks the sidecar about each request")
@@ -110,12 +129,13 @@ def _envoy() -> Path:
 
 
 @contextmanager
-def _sidecar() -> Iterator[Sidecar]:
+def _sidecar(stopping: Stopping) -> Iterator[Sidecar]:
     with tempfile.TemporaryDirectory(prefix="sark-", dir="/tmp") as folder:
         sidecar = Sidecar(Path(sys.executable).parent / "sark-pdp", Path(folder), {})
         sidecar.start()
         try:
-            sidecar.wait_ready()
+            with stopping.allowed():
+                sidecar.wait_ready()
             yield sidecar
         finally:
             sidecar.stop()
