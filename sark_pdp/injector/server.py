@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import time
@@ -21,6 +22,7 @@ from sark_pdp.certificates import Certificate, Files
 from sark_pdp.errors import StartError
 from sark_pdp.injector.admission import Admission, Outcome, Verdict
 from sark_pdp.injector.api import Api
+from sark_pdp.injector.crowd import Bodies, Connection, Crowd
 from sark_pdp.injector.events import Events
 from sark_pdp.injector.metrics import InjectorMetrics
 from sark_pdp.injector.review import InvalidReviewError, Question, read_review, write_admitted, write_refused
@@ -34,6 +36,11 @@ ALL: Final = "/inject-all"
 """For all pods that have none which says no: what a namespace's label selects."""
 
 _MOST_CONNECTIONS: Final = 256
+_MOST_BODIES: Final = 24 * 2**20
+"""Bytes of all reviews that are not whole yet. With what Python and decoding take it is within the chart's limit."""
+_IDLE: Final = 120
+"""Seconds until a connection on which nothing is asked is closed. Clients in Go, as the API server is, give theirs up
+after 90: nobody asks on one that is just being closed."""
 _BODY_PATIENCE: Final = 10.0
 """Seconds until a whole review must have come: longer than the API server waits for the answer by default."""
 _LOOK_INTERVAL: Final = 1.0
@@ -70,6 +77,8 @@ class Injector:
         self._admission = Admission(options.template, options.excluded, options.on_failure)
         self._events = None if options.api is None else Events(options.api, self._metrics)
         self._probes = ProbeListener(options.metrics, self._metrics.registry, self._problem)
+        self._crowd = Crowd(_MOST_CONNECTIONS, self._metrics)
+        self._bodies = Bodies(_MOST_BODIES, self._metrics)
         self._stopping = False
         self.listening: dict[str, TcpAddress] = {}
         """By the key of the setting, with real ports; complete after the start."""
@@ -112,12 +121,13 @@ class Injector:
             access_log=False,
             lifespan="off",
             ws="none",
-            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=_IDLE,
             timeout_graceful_shutdown=max(1, round(self._options.grace)),
             server_header=False,
             proxy_headers=False,
         )
         config.load()
+        config.http_protocol_class = functools.partial(Connection, crowd=self._crowd)  # type: ignore[assignment]
         # Ours, because what is loaded into it later counts too.
         config.ssl = self._certificate.context
         return config
@@ -125,11 +135,12 @@ class Injector:
     def _review(self, *, otherwise: bool) -> Callable[[Request], Awaitable[Response]]:
         async def review(request: Request) -> Response:
             try:
-                async with asyncio.timeout(_BODY_PATIENCE):
-                    body = await _body(request, self._options.max_bytes)
+                body = await self._body(request)
             except (TimeoutError, ClientDisconnect):
+                self._metrics.unread()
                 return PlainTextResponse("the review did not come in time\n", HTTPStatus.REQUEST_TIMEOUT)
             if body is None:
+                self._metrics.unread()
                 return PlainTextResponse(
                     f"the review is larger than limits.max_review_bytes, which is {self._options.max_bytes}\n",
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -137,6 +148,22 @@ class Injector:
             return self._answer(body, otherwise=otherwise)
 
         return review
+
+    async def _body(self, request: Request) -> bytes | None:
+        """None where it is too large."""
+        parts, size = [], 0
+        async with asyncio.timeout(_BODY_PATIENCE) as patience:
+            self._bodies.begin(patience)
+            try:
+                async for part in request.stream():
+                    size += len(part)
+                    if size > self._options.max_bytes:
+                        return None
+                    parts.append(part)
+                    self._bodies.grow(patience, len(part))
+            finally:
+                self._bodies.end(patience)
+        return b"".join(parts)
 
     def _answer(self, body: bytes, *, otherwise: bool) -> Response:
         began = time.perf_counter()
@@ -185,17 +212,6 @@ def _written(question: Question, verdict: Verdict) -> bytes:
     if verdict.outcome is Outcome.REFUSED:
         return write_refused(question.uid, verdict.problem)
     return write_admitted(question.uid, verdict.patch, [verdict.warning] if verdict.warning else [])
-
-
-async def _body(request: Request, most: int) -> bytes | None:
-    """None where it is too large."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            return None
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _bound(address: TcpAddress) -> socket.socket:

@@ -175,6 +175,54 @@ def test_a_review_that_is_too_large_is_refused_before_it_is_kept(injector_proces
     assert b"limits.max_review_bytes" in said
 
 
+def held(stack: contextlib.ExitStack, injector: Injector, said: bytes) -> ssl.SSLSocket:
+    """A connection on which nothing follows."""
+    connection = injector.connect()
+    stack.callback(connection.close)
+    connection.connect()
+    assert isinstance(connection.sock, ssl.SSLSocket)
+    connection.sock.sendall(said)
+    return connection.sock
+
+
+def test_connections_on_which_nobody_asks_keep_nobody_from_asking(start_injector: StartInjector) -> None:
+    injector = start_injector({})
+    with contextlib.ExitStack() as stack, contextlib.closing(injector.connect()) as api_server:
+        first = held(stack, injector, b"")
+        for _ in range(255):
+            held(stack, injector, b"POST /inject HTTP/1.1\r\n")
+        for _ in range(2):
+            api_server.request("POST", "/inject", review_of(POD))
+            assert answer_of(api_server.getresponse().read())["allowed"]
+        first.settimeout(PATIENCE)
+        assert _is_closed(first)
+        for _ in range(100):
+            held(stack, injector, b"")
+        # It has been asked on since the others were opened, so they make room.
+        api_server.request("POST", "/inject", review_of(POD))
+        assert answer_of(api_server.getresponse().read())["allowed"]
+    assert injector.metric('sark_injector_crowded_out_total{what="connection"}') == 101
+
+
+def _is_closed(connection: ssl.SSLSocket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except OSError:
+        return True
+
+
+def test_reviews_that_never_end_take_no_more_than_their_share(start_injector: StartInjector) -> None:
+    injector = start_injector({})
+    size = 7 * 2**20
+    head = b"POST /inject HTTP/1.1\r\nHost: injector\r\nContent-Length: %d\r\n\r\n" % size
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            held(stack, injector, head + (size - 1) * b" ")
+        wait_until(lambda: injector.metric('sark_injector_crowded_out_total{what="review"}') == 2)
+        assert answer_of(injector.ask(review_of(POD))[1])["allowed"]
+        wait_until(lambda: injector.metric('sark_injector_reviews_total{outcome="unread"}') == 2)
+
+
 def test_a_warning_is_never_longer_than_clients_are_shown(start_injector: StartInjector) -> None:
     injector = start_injector({"inject.on_failure": "admit"})
     annotations = {"sark.io/inject": "true", f"sark.io/{'x' * 5000}": "\n" * 5000}
