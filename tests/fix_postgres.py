@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from uuid import uuid4
 
 import psycopg
@@ -42,28 +42,32 @@ def _bin() -> Path:
     pytest.fail("PostgreSQL is not installed: run `make postgres`, or name its folder with POSTGRES_BIN", pytrace=False)
 
 
-def _unprivileged() -> dict[str, Any]:
-    """Arguments of `subprocess` that give up root."""
+def _unprivileged() -> list[str]:
+    """What a command begins with that gives up root; the process stays the same.
+
+    `subprocess` with a `user` would have to fork for that, and in a process with calls of gRPC under way such a child
+    crashes now and then before it becomes the program.
+    """
     if os.getuid() != 0:
-        return {}
+        return []
     nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
 
 
 def _give_away(folder: Path) -> None:
     """To whom the programs run as."""
-    owner = _unprivileged()
-    if owner:
+    if os.getuid() == 0:
+        nobody = pwd.getpwnam("nobody")
         for path in (folder, *folder.rglob("*")):
-            shutil.chown(path, owner["user"], owner["group"])
+            shutil.chown(path, nobody.pw_uid, nobody.pw_gid)
 
 
 def initialize(folder: Path) -> Path:
     """Has `initdb` make an empty server in `folder`; what servers start with copies of."""
     _give_away(folder)
     options = ["--username=postgres", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"]
-    command = [str(_bin() / "initdb"), *options, str(folder / "data")]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder, **_unprivileged())
+    command = [*_unprivileged(), str(_bin() / "initdb"), *options, str(folder / "data")]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
     return folder / "data"
 
 
@@ -106,13 +110,12 @@ class PostgresServer:
         settings = [argument for setting in (*given, *loaded) for argument in ("-c", setting)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [_bin() / "postgres", "-D", self._data, "-k", self.folder, *settings],
+                [*_unprivileged(), _bin() / "postgres", "-D", self._data, "-k", self.folder, *settings],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
                 start_new_session=True,
-                **_unprivileged(),
             )
         deadline = time.monotonic() + _START_TIMEOUT
         while True:
