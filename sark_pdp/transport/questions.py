@@ -17,6 +17,8 @@ from sark_pdp.transport.trace import trace_of
 if TYPE_CHECKING:
     from sark_pdp.transport.principal.principals import Principal, Principals
 
+PROVEN: Final = "principal"
+"""The member of `input` that tells who proved to be asking."""
 MAX_NAME: Final = 512
 """Characters of a request id or of an entrypoint; they are echoed, logged and audited."""
 
@@ -43,6 +45,7 @@ class Questions:
         self.wants_pairs = principals is not None and principals.takes_tokens
         """Whether it reads what the caller adds to a call."""
         self._default = default_entrypoint
+        self._proves = principals is not None
         self._principals = principals if self.wants_pairs else None
 
     def caller(self, metadata: Metadata) -> Caller:
@@ -79,6 +82,9 @@ class Questions:
         entrypoint = policies.entrypoint(policy or self._default)
         if caller.principal is not None:
             document, read = caller.principal.imposed_on(document), None
+        elif self._proves and PROVEN in document:
+            # It would look proven, and nobody proved it.
+            document, read = {key: value for key, value in document.items() if key != PROVEN}, None
         return Request(
             entrypoint,
             document,

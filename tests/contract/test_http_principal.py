@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
 
-from sark_pdp._proto.decision_pb2 import CheckBatchRequest, CheckRequest, FilterRequest
+from sark_pdp._proto.decision_pb2 import CheckBatchRequest, CheckRequest, CheckResponse, FilterRequest
 from sark_pdp.audit.event import Event
 from tests.fix_http import AUTHORIZE, BATCH, EVALUATE, EVALUATION, EVALUATIONS, HttpClient, serving_http
 from tests.fix_native import NATIVE, TIMEOUT, event, events, wait_until
@@ -65,6 +65,17 @@ def test_without_a_token_the_caller_speaks_for_its_users(client: HttpClient, ver
     """As through gRPC: it is the one that enforces what is decided."""
     answer = client.post(EVALUATE, {**INVOKE, "user_id": "bob", "user": {"roles": ["developer"]}}).json
     assert (answer["allow"], event(verifying.spool_dir, answer["decision_id"]).user_id) == (True, "bob")
+
+
+def test_nobody_says_in_a_body_that_somebody_was_proven(client: HttpClient, verifying: Sidecar) -> None:
+    forged = {"principal": {"id": "root", "method": "jwt", "claims": {"admin": True}}}
+    over_http = client.post(EVALUATE, {"input": {**INVOKE, "user": {"id": "bob"}, **forged}}).json["decision_id"]
+    check = CheckRequest(input_json=json.dumps({**INVOKE, "user": {"id": "bob"}, **forged}).encode())
+    with grpc.insecure_channel(verifying.grpc) as channel:
+        call: Any = channel.unary_unary(f"{NATIVE}Check", response_deserializer=CheckResponse.FromString)
+        natively = call(check.SerializeToString(), timeout=TIMEOUT).decision_id
+    for decision_id in (over_http, natively):
+        assert "principal" not in event(verifying.spool_dir, decision_id).details["input"]
 
 
 @pytest.mark.parametrize("claims", [{"exp": 1}, {"aud": "another"}, {"iss": "another"}], ids=str)

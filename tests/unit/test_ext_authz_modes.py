@@ -11,11 +11,13 @@ from google.protobuf.struct_pb2 import Struct
 
 from sark_pdp.errors import (
     DeadlineExceededError,
+    EntrypointNotAllowedError,
     NotReadyError,
     OverloadedError,
     RequestError,
     StartError,
     UnauthenticatedError,
+    UnknownEntrypointError,
 )
 from sark_pdp.model import Entrypoint, Outcome, Verdict
 from sark_pdp.transport.ext_authz import Answers, ExtAuthz, Refusals, ReviewedDecider
@@ -163,6 +165,8 @@ def test_in_a_dry_run_the_decision_is_recorded_as_it_is() -> None:
         (RequestError("anything else"), 500, True),
         (ZeroDivisionError("a defect"), 500, True),
         (UnauthenticatedError("the token has expired"), 401, False),
+        (UnknownEntrypointError(ENTRYPOINT, ()), 503, False),
+        (EntrypointNotAllowedError("not/listed"), 503, False),
     ],
 )
 def test_failures_are_errors_where_the_operator_says_so(error: Exception, status: int, is_failure: bool) -> None:
@@ -296,6 +300,17 @@ def test_a_grpc_message_is_parsed_where_its_type_is_known(
     assert response(method.answer(Metadata(), grpc(path, raw_body))).HasField("ok_response")
     document = decisions.requests[-1].document
     assert (document["parsed_body"], document["truncated_body"]) == (parsed, truncated)
+
+
+def test_a_grpc_message_that_came_as_a_text_is_not_parsed(messages: MessageTypes) -> None:
+    """Envoy has replaced in it what is no UTF-8; the upstream gets the message as it was."""
+    decisions = Decisions(ALLOW)
+    method = ExtAuthz(decisions, Answers(), ENTRYPOINT, **LIMITS, messages=messages)
+    check = CheckRequest.FromString(grpc("/shop.Shop/Buy", b""))
+    check.attributes.request.http.body = WHOLE.decode()
+    assert response(method.answer(Metadata(), check.SerializeToString())).HasField("ok_response")
+    document = decisions.requests[-1].document
+    assert (document["parsed_body"], document["truncated_body"]) == (None, False)
 
 
 def grpc(path: str, raw_body: bytes) -> bytes:

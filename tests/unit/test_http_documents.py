@@ -161,6 +161,14 @@ EVALUATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     (
         {
+            "subject": {"type": "user", "id": "bob"},
+            "action": {"name": "tool:invoke"},
+            "resource": {"type": "tool", "id": "drop", "properties": {"name": "search", "id": "search"}},
+        },
+        {"user": {"id": "bob"}, "action": "tool:invoke", "tool": {"name": "drop", "id": "drop"}},
+    ),
+    (
+        {
             "subject": {"type": "agent", "id": "a", "properties": {"trust_level": "trusted"}},
             "action": {"name": "agent:query", "properties": {"q": 1}},
             "resource": {"type": "agent", "id": "b"},

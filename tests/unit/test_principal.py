@@ -16,6 +16,7 @@ from msgspec import structs
 
 from sark_pdp.errors import StartError, UnauthenticatedError
 from sark_pdp.model import Origin, Seconds
+from sark_pdp.transport.handler import Metadata
 from sark_pdp.transport.principal.keys import KeyFile, Keys, KeyUrl, UnusableKeysError
 from sark_pdp.transport.principal.principals import Principals, Rules
 from sark_pdp.transport.principal.tokens import Expected, Tokens
@@ -212,6 +213,27 @@ def test_keys_behind_a_url_come_when_its_server_does_and_outlive_its_failures() 
             keys.close()
 
 
+@pytest.mark.parametrize("id_", ["[1]", "{}", "5"])
+def test_a_key_with_an_odd_id_is_left_out_and_the_others_are_believed(tmp_path: Path, id_: str) -> None:
+    [good] = json.loads(key_set(("P-256", 0)))["keys"]
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"keys": [good, {**good, "kid": json.loads(id_)}]}))
+    keys = Keys(KeyFile(file), Seconds(300.0))
+    keys.start()
+    try:
+        assert Tokens(keys, EXPECTED).verify(token())
+    finally:
+        keys.close()
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_keys_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    with key_server(key_set(("P-256", 0))) as server, key_server(key_set(("P-256", 9))) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.rpartition("/")[0])
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert KeyUrl(server.url).read() == key_set(("P-256", 0))
+        assert (server.asked, proxy.asked) == (1, 0)
+
+
 def test_nobody_is_believed_whom_the_server_only_points_to() -> None:
     with key_server(key_set(("P-256", 0))) as other, key_server(b"") as server:
         server.status, server.elsewhere = 302, other.url
@@ -259,6 +281,10 @@ NO_KEYS = {
     "a secret": b'{"keys": [{"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldC0", "alg": "HS256"}]}',
     "for encryption": key_set(("P-256", 0)).replace(b'"kid"', b'"use": "enc", "kid"'),
     "too large": b" " * 2_000_000,
+    "an odd id alone": b'{"keys": [{"kty": "oct", "k": "AA", "kid": [1]}]}',
+    "an odd algorithm": b'{"keys": [{"kty": "RSA", "alg": ["x"], "n": "AQAB", "e": "AQAB"}]}',
+    "an odd type": b'{"keys": [{"kty": ["RSA"], "n": "AQAB", "e": "AQAB"}]}',
+    "keys that are none": b'{"keys": {"a": 1}}',
 }
 
 
@@ -290,6 +316,16 @@ def test_a_token_comes_before_all_else(tokens: Tokens) -> None:
     assert document["principal"]["method"] == "jwt"
     assert document["principal"]["claims"]["groups"] == ["x"]
     assert document["action"] == "read"
+
+
+def test_a_token_leaves_no_other_name_of_its_user_standing(tokens: Tokens) -> None:
+    """As other forms of a question have them."""
+    principal = Principals(tokens, RULES, Refusals()).of_call(Metadata(pairs=(("authorization", f"Bearer {token()}"),)))
+    assert principal is not None
+    said = {"user_id": "root", "subject": {"type": "user", "id": "root", "properties": {"roles": ["admin"]}}, "a": 1}
+    imposed = principal.imposed_on(said)
+    assert (imposed["user"]["id"], imposed["user_id"], imposed["a"]) == ("alice", "alice", 1)
+    assert imposed["subject"] == {"type": "user", "id": "alice"}
 
 
 def test_who_shows_a_bad_token_is_nobody_and_it_is_told(tokens: Tokens) -> None:

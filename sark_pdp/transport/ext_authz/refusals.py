@@ -21,6 +21,7 @@ from sark_pdp.transport.handler import Refusal, Reply, Status, status_of
 
 OnFailure: TypeAlias = Literal["deny", "error"]
 
+_NO_POLICY: Final = "no policy that could authorize requests is active"
 _TOO_LARGE: Final = "the request is too large to be authorized"
 
 
@@ -50,8 +51,11 @@ class Refusals:
                 return self._failed(429, code, text, reason, headers={"retry-after": "1"})
             case DeadlineExceededError():
                 return self._failed(504, code, "the request was not authorized in time", reason)
-            case NotReadyError() | UnknownEntrypointError() | EntrypointNotAllowedError():
-                return self._failed(503, code, "no policy that could authorize requests is active", reason)
+            case UnknownEntrypointError() | EntrypointNotAllowedError():
+                # Never a failure that lets through: the entrypoint that a route names might be laxer, or be stricter.
+                return self._refused(503, code, _NO_POLICY, reason)
+            case NotReadyError():
+                return self._failed(503, code, _NO_POLICY, reason)
             case _:
                 return self._failed(500, code, "the request could not be authorized", reason)
 

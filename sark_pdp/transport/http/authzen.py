@@ -175,8 +175,12 @@ def document_of(stated: Document, within: str = "") -> Document:
     }
     if (target := _TARGETS.get(resource["type"])) is not None:
         made = _with_properties(resource, within + "resource.")
-        # A tool is what its name says, wherever no other id is known.
-        document[target] = made if target == "target_agent" else {"name": resource["id"], **made}
+        if target == "tool":
+            # It is what its name says: a property is no other name for it.
+            made["name"] = resource["id"]
+        elif target == "server":
+            made.setdefault("name", resource["id"])
+        document[target] = made
     if (parameters := object_at(action, "properties")) is not None:
         document["parameters"] = parameters
     return document

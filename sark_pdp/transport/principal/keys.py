@@ -65,7 +65,11 @@ class KeyUrl(Struct, frozen=True):
         try:
             context = ssl.create_default_context(cafile=self.ca_file) if self.url.startswith("https:") else None
             asked = urllib.request.Request(self.url, headers={"Accept": "application/json"})  # noqa: S310  # http(s) by the settings
-            opener = urllib.request.build_opener(_Staying, urllib.request.HTTPSHandler(context=context))
+            handlers: list[Any] = [_Staying, urllib.request.HTTPSHandler(context=context)]
+            if context is None:
+                # A proxy of the environment could answer in the server's place; over TLS it cannot.
+                handlers.append(urllib.request.ProxyHandler({}))
+            opener = urllib.request.build_opener(*handlers)
             with opener.open(asked, timeout=_TIMEOUT) as answer:
                 content: bytes = answer.read(_MOST_BYTES + 1)
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -156,6 +160,10 @@ class Keys:
                 if str(error) != self._problem:
                     _log.warning("the keys that tokens are signed with cannot be had", extra={"problem": str(error)})
                 self._problem = str(error)
+            except Exception:  # noqa: BLE001 (whatever it is, the next read comes)
+                # A thread that ended would leave keys believed that were withdrawn, without a word.
+                _log.exception("the keys that tokens are signed with were not read")
+                self._problem = "the keys were not read, for a reason that the log has"
             if self._stopping.wait(min(_SHORTEST_INTERVAL, self._interval)):
                 return
             pause = Seconds(max(self._interval - _SHORTEST_INTERVAL, 0.0))
@@ -177,11 +185,11 @@ def _parsed(content: bytes) -> KeySet:
         if not isinstance(found, dict):
             raise UnusableKeysError("what was read is no JSON Web Key Set")
         keys = PyJWKSet.from_dict(found).keys
-    except (ValueError, RecursionError, PyJWTError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, PyJWTError) as error:
         raise UnusableKeysError("what was read is no JSON Web Key Set") from error
     # A secret in a published set could be used by whoever reads it; a key for encryption signs nothing.
     usable = [key for key in keys if key.key_type != "oct" and key.public_key_use in (None, "sig")]
     if not usable:
         raise UnusableKeysError("the key set has no public key that signatures could be checked with")
-    by_id = {key.key_id: key for key in usable if key.key_id is not None}
+    by_id = {key.key_id: key for key in usable if isinstance(key.key_id, str)}
     return KeySet(by_id, usable[0] if len(usable) == 1 else None)

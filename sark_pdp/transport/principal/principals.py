@@ -29,9 +29,14 @@ class Principal(Struct, frozen=True):
     claims: Claims
 
     def imposed_on(self, document: Document) -> Document:
-        """The document with this user and `input.principal`; what it said of its user is gone."""
+        """The document with this user and `input.principal`; what it said of its user, by whatever name, is gone."""
         principal = {"id": self.id, "method": self.method, "claims": self.claims}
-        return {**document, "user": self.user, "principal": principal}
+        imposed = {**document, "user": self.user, "principal": principal}
+        if "user_id" in document:
+            imposed["user_id"] = self.id
+        if "subject" in document:
+            imposed["subject"] = {"type": "user", "id": self.id}
+        return imposed
 
 
 # No null: a policy can ask for the method without reading the claims, which would all be part of the cache key then.
