@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from sark_pdp.injector.template import SECRET_DIR
+from sark_pdp.postgres.connections import parse_dsn
+from sark_pdp.quantities import parse_cpu, parse_memory
 from sark_pdp.settings import load_as, variables_of
 from sark_pdp.settings.audit_writer import WriterSettings
 from sark_pdp.settings.injector import InjectorSettings
 from sark_pdp.settings.publisher import PublisherSettings
-from tests.fix_chart import CHART, VALUES, find, helm, pod_templates, render, settings_of
+from tests.fix_chart import CHART, KUBE_VERSION, VALUES, find, helm, pod_templates, render, settings_of
 
 ROOT = CHART.parents[1]
 
@@ -44,6 +47,39 @@ def test_helm_finds_nothing_to_complain_of(values: Path) -> None:
         (["database.dsn=postgresql://writer:secret@db/audit"], "does not match pattern"),
         (["redis.url=redis://:secret@redis"], "does not match pattern"),
         (["runAsUser=0"], "minimum: got 0, want 1"),
+        ([f"fullnameOverride={'a' * 40}"], "does not match pattern"),
+        (["sidecar.cpuRequest=0"], "exclusiveMinimum"),
+        (["sidecar.cpuRequest=0m"], "'not' failed"),
+        (["sidecar.cpuRequest=1e3"], "does not match pattern"),
+        (["sidecar.cpuLimit=many"], "does not match pattern"),
+        (["sidecar.memoryRequest=67108864"], "got number, want string"),
+        (["sidecar.memoryLimit=64M"], "does not match pattern"),
+        (["sidecar.spoolSize=256"], "got number, want string"),
+        (["sidecar.spoolSize=512Ki"], "does not match pattern"),
+        (["sidecar.secret=No_Name"], "does not match pattern"),
+        (["injector.excludedNamespaces={No_Name}"], "does not match pattern"),
+        (["certificates.selfSigned.days=20"], "minimum: got 20, want 21"),
+        (
+            ["auditWriter.clientCertificates=true"],
+            "clientCertificates needs certificates.mode existing, or certManager",
+        ),
+        (["auditWriter.clientCertificates=true", "certificates.mode=certManager"], "of kind ClusterIssuer"),
+        (
+            [
+                *("auditWriter.clientCertificates=true", "certificates.mode=certManager"),
+                *("certificates.certManager.issuerRef.kind=Issuer", "certificates.certManager.issuerRef.name=own"),
+            ],
+            "of kind ClusterIssuer",
+        ),
+        (
+            ["auditWriter.autoscaling.enabled=true", "auditWriter.autoscaling.minReplicas=11"],
+            "minReplicas is above maxReplicas",
+        ),
+        (["database.dsn=postgresql://w@db/a?password=hunter2"], "name that in database.passwordSecret"),
+        (["registry.dsn=postgresql://w@db/a?sslmode=require&password=x"], "name that in registry.passwordSecret"),
+        (["migrations.audit.dsn=postgresql://w@db/a?sslpassword=x"], "name that in migrations.audit.passwordSecret"),
+        (["migrations.registry.dsn=postgresql://db?password=x"], "name that in migrations.registry.passwordSecret"),
+        (["redis.url=redis://redis?password=x"], "redis.url holds a secret"),
     ],
 )
 def test_what_could_not_work_is_refused_with_what_to_do(values: list[str], said: str) -> None:
@@ -57,6 +93,150 @@ def test_an_older_cluster_is_refused() -> None:
     made = helm("template", "x", CHART, "--kube-version=1.27.0")
 
     assert "requires kubeVersion" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "values", "said"),
+    [
+        ("1.28.15", [], "set sidecar.mode=container"),
+        ("1.28.15-eks-1", [], "set sidecar.mode=container"),
+        ("1.28.15", ["sidecar.mode=container"], ""),
+        ("1.28.15", ["injector.enabled=false"], ""),
+        ("1.29.0", [], ""),
+        ("1.29.0-eks-1", [], ""),
+    ],
+)
+def test_native_sidecars_need_a_cluster_that_knows_them(version: str, values: list[str], said: str) -> None:
+    made = helm("template", "x", CHART, f"--kube-version={version}", *(f"--set={value}" for value in values))
+
+    assert (made.returncode == 0) == (not said), made.stderr
+    assert said in made.stderr
+
+
+@pytest.mark.parametrize("release", ["123", "1st", "a.b"])
+def test_a_release_whose_name_no_service_can_have_is_told_what_to_set(release: str) -> None:
+    made = helm("template", release, CHART, f"--kube-version={KUBE_VERSION}")
+
+    assert made.returncode != 0
+    assert "set fullnameOverride" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("set_as", "told"),
+    [
+        ("sidecar.cpuRequest=1", {"cpu_request": "1"}),
+        ("sidecar.cpuRequest=1.5", {"cpu_request": "1.5"}),
+        ("sidecar.cpuRequest=250m", {"cpu_request": "250m"}),
+        ("sidecar.cpuLimit=2", {"cpu_limit": "2"}),
+        ("sidecar.cpuLimit=2500m", {"cpu_limit": "2500m"}),
+        ("sidecar.memoryLimit=1Gi", {"memory_limit": "1Gi"}),
+        ("sidecar.spoolSize=1Gi", {"spool_size": "1Gi"}),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--set", "--set-json"])
+def test_amounts_are_texts_that_the_injector_reads(flag: str, set_as: str, told: dict[str, str]) -> None:
+    """However helm took them: `--set` makes a whole number of `1`, a file and `--set-json` make a fraction of it."""
+    key, _, value = set_as.partition("=")
+    given = f"{key}={value}" if flag == "--set" or value.replace(".", "").isdigit() else f'{key}="{value}"'
+    sidecar = settings_of(render(f"{flag}={given}"), "injector")["sidecar"]
+
+    assert {name: sidecar[name] for name in told} == told
+    parse = parse_cpu if "cpu" in key else parse_memory
+    assert all(parse(each) > 0 for each in told.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "reached"),
+    [
+        ({}, {"audit-writer": {5432}, "publisher": {5432, 6379}, "migrations-hook": {5432}}),
+        ({"database.dsn": "postgresql://w@db:5433/a"}, {"audit-writer": {5432, 5433}, "migrations-hook": {5432, 5433}}),
+        ({"database.dsn": "postgresql://w@one:6001\\,two:6002/a"}, {"audit-writer": {5432, 6001, 6002}}),
+        ({"database.dsn": "postgresql://w@[fd00::1]:6001/a"}, {"audit-writer": {5432, 6001}}),
+        ({"database.dsn": "postgresql://w@[fd00::1]/a"}, {"audit-writer": {5432}}),
+        ({"database.dsn": "postgresql://w@/a?host=db&port=6001"}, {"audit-writer": {5432, 6001}}),
+        ({"database.dsn": "postgresql://w@db/a?options=x:7"}, {"audit-writer": {5432}}),
+        ({"auditWriter.settings.database.query_dsn": "host=db port=6001"}, {"audit-writer": {5432, 6001}}),
+        ({"registry.dsn": "postgresql://db:6001"}, {"publisher": {5432, 6001, 6379}, "migrations-hook": {5432, 6001}}),
+        ({"redis.url": "rediss://redis:6380/0"}, {"publisher": {5432, 6379, 6380}}),
+        ({"migrations.registry.dsn": "postgresql://db:6001/a"}, {"migrations-hook": {5432, 6001}}),
+        ({"networkPolicy.databasePorts": "{6432}"}, {"audit-writer": {6432}, "publisher": {6432, 6379}}),
+    ],
+)
+def test_stores_are_reached_at_the_ports_that_are_named(values: dict[str, str], reached: dict[str, set[int]]) -> None:
+    given = {
+        "auditWriter.enabled": "true",
+        "auditWriter.tls": "false",
+        "publisher.enabled": "true",
+        "migrations.registry.enabled": "true",
+        "database.dsn": "postgresql://w@db/audit",
+        "registry.dsn": "postgresql://w@db/sark",
+        "redis.url": "redis://redis",
+    } | values
+    objects = render(*(f"--set={key}={value}" for key, value in given.items()))
+
+    for component, ports in reached.items():
+        rules = find(objects, "NetworkPolicy", f"sark-pdp-{component}")["spec"]["egress"]
+        assert {port["port"] for rule in rules for port in rule["ports"]} == {53, *ports}
+
+
+@pytest.mark.parametrize(("value", "component"), [("writerFrom", "audit-writer"), ("bundlesFrom", "bundle-server")])
+def test_others_than_injected_pods_are_admitted_where_they_are_named(value: str, component: str) -> None:
+    auditors = {"namespaceSelector": {"matchLabels": {"team": "audit"}}}
+    production = ("--values", CHART / "ci" / "production.yaml")
+    given = f"--set-json=networkPolicy.{value}={json.dumps([auditors])}"
+    ((injected,), both) = (
+        find(objects, "NetworkPolicy", f"sark-pdp-{component}")["spec"]["ingress"][0]["from"]
+        for objects in (render(*production), render(*production, given))
+    )
+
+    assert injected["podSelector"] == {"matchLabels": {"sark.io/injected": "true"}}
+    assert both == [injected, auditors]
+
+
+@pytest.mark.parametrize("values", VALUES, ids=names)
+def test_what_a_hook_needs_is_there_before_it(values: Path) -> None:
+    """Pods of hooks are under a policy that is a hook itself, and has run; others are under one of the release."""
+    objects = render("--values", values)
+    policies = [each for each in objects if each["kind"] == "NetworkPolicy" and each["spec"].get("egress")]
+    if yaml.safe_load(values.read_text()).get("networkPolicy", {}).get("enabled") is False:
+        assert policies == []
+        return
+    for job in (each for each in objects if each["kind"] == "Job"):
+        labels = job["spec"]["template"]["metadata"]["labels"].items()
+        (own,) = (each for each in policies if each["spec"]["podSelector"]["matchLabels"].items() <= labels)
+        made, needed = (each["metadata"].get("annotations", {}) for each in (job, own))
+        assert made.get("helm.sh/hook") == needed.get("helm.sh/hook")
+        if made:
+            assert int(needed["helm.sh/hook-weight"]) < int(made.get("helm.sh/hook-weight", 0))
+
+
+def test_the_authority_of_a_database_is_where_libpq_looks_for_it() -> None:
+    """In the pods of everybody who reaches it; connection strings ask that it be verified."""
+    templates = pod_templates(render("--values", CHART / "ci" / "production.yaml"))
+    for name, (volume, secret) in {
+        "Deployment sark-pdp-audit-writer": ("database-ca", "audit-database"),
+        "Deployment sark-pdp-publisher": ("registry-ca", "registry-database"),
+        "Job sark-pdp-migrate-audit": ("database-ca", "audit-database"),
+        "Job sark-pdp-migrate-registry": ("database-ca", "registry-database"),
+    }.items():
+        spec = templates[name]["spec"]
+        (container,) = spec["containers"]
+        mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        (source,) = (each["secret"] for each in spec["volumes"] if each["name"] == volume)
+        variables = {each["name"]: each.get("value") for each in container["env"]}
+        assert source == {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+        assert variables["PGSSLROOTCERT"] == f"{mounted[volume]}/ca.crt"
+    assert all(
+        "sslmode=verify-full" in dsn
+        for dsn in re.findall(r"postgresql://\S+", (CHART / "ci" / "production.yaml").read_text())
+    )
+
+
+def test_sidecars_find_the_authority_of_the_registry_in_their_secret() -> None:
+    told = settings_of(render("--values", CHART / "ci" / "production.yaml"), "injector", "sidecar.yaml")
+
+    root = parse_dsn(told["attributes"]["postgres_dsn"])["sslrootcert"]
+    assert Path(root).parent == Path(SECRET_DIR)
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:

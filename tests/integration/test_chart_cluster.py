@@ -21,7 +21,7 @@ from cryptography import x509
 
 from sark_pdp.injector.api import Api
 from sark_pdp.injector.authority import Plan, keep_valid
-from tests.fix_chart import CHART, VALUES, finished_job, pod_templates, render
+from tests.fix_chart import CHART, KUBE_VERSION, VALUES, finished_job, helm, pod_templates, render
 from tests.fix_kubernetes import Cluster
 
 PATIENCE = 100.0
@@ -63,6 +63,28 @@ def test_its_pods_satisfy_the_restricted_standard(cluster: Cluster, namespace: s
     assert "violates PodSecurity" in _dry_run(cluster, pods[:1], namespace).stderr
 
 
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [("x" * 53, "x" * 39), ("12345", "sark-pdp"), ("1e5", "sark-pdp")],
+    ids=["longest", "digits", "number"],
+)
+def test_any_name_of_a_release_makes_names_that_are_accepted(
+    cluster: Cluster, namespace: str, release: str, name: str
+) -> None:
+    """A CronJob's name has 52 letters at most; a label is a text, even of digits."""
+    production = ("--values", CHART / "ci" / "production.yaml")
+    for certificates in (["--set=certificates.mode=selfSigned", "--set=auditWriter.clientCertificates=false"], []):
+        override = [] if name.startswith("x") else [f"--set=fullnameOverride={name}"]
+        where = (f"--kube-version={KUBE_VERSION}", f"--namespace={namespace}")
+        made = helm("template", release, CHART, *where, *production, *certificates, *override)
+        assert made.returncode == 0, made.stderr
+        objects = [each for each in yaml.safe_load_all(made.stdout) if each]
+
+        accepted = _dry_run(cluster, made.stdout, namespace)
+        assert (accepted.returncode, accepted.stderr) == (0, "")
+        assert {each["metadata"]["name"][: len(name)] for each in objects} == {name}
+
+
 def test_the_examples_are_accepted(cluster: Cluster, namespace: str) -> None:
     objects = list(yaml.safe_load_all((CHART / "examples" / "gateway.yaml").read_text()))
 
@@ -71,7 +93,7 @@ def test_the_examples_are_accepted(cluster: Cluster, namespace: str) -> None:
 
 
 def test_installed_upgraded_and_removed(cluster: Cluster) -> None:
-    """A hook Job migrates before each; helm waits for it. Nothing stays behind."""
+    """A hook Job migrates before each, and may reach its database; helm waits for it. Nothing stays behind."""
     namespace = cluster.namespace(RESTRICTED)
     values = ("--values", CHART / "ci" / "production.yaml", f"--namespace={namespace}", "--timeout=90s")
     kinds = f"{NAMESPACED},servicemonitor,podmonitor,certificate,issuer"
@@ -81,6 +103,7 @@ def test_installed_upgraded_and_removed(cluster: Cluster) -> None:
             done = cluster.run("helm", command, "sark-pdp", CHART, *values, f"--set=logLevel={_level(command)}")
         assert done.returncode == 0, done.stderr
         assert sorted(seen) == ["sark-pdp-migrate-audit", "sark-pdp-migrate-registry"]
+        assert all("sark-pdp-migrations-hook" in policies for policies in seen.values())
         assert "Have a pod injected" in done.stdout
     stored = cluster.get("configmap", "sark-pdp-injector", namespace)
     assert yaml.safe_load(stored["data"]["injector.yaml"])["log"] == {"level": "warning"}
@@ -156,15 +179,17 @@ def test_certificates_are_renewed_in_time_and_authorities_overlap(
     assert len(x509.load_pem_x509_certificates(after["ca.crt"].encode())) == 1
 
 
-def _dry_run(cluster: Cluster, objects: list[dict[str, Any]], namespace: str) -> subprocess.CompletedProcess[str]:
+def _dry_run(cluster: Cluster, objects: list[dict[str, Any]] | str, namespace: str) -> subprocess.CompletedProcess[str]:
+    """Of objects, or of the text that helm made."""
     flags = ("--dry-run=server", "--validate=strict", f"--namespace={namespace}", "--filename=-")
-    return cluster.run("kubectl", "apply", *flags, given=yaml.safe_dump_all(objects))
+    given = objects if isinstance(objects, str) else yaml.safe_dump_all(objects)
+    return cluster.run("kubectl", "apply", *flags, given=given)
 
 
 @contextmanager
-def _finishing(cluster: Cluster, namespace: str) -> Iterator[list[str]]:
-    """Meanwhile every hook Job ends well; their names, in order."""
-    seen: list[str] = []
+def _finishing(cluster: Cluster, namespace: str) -> Iterator[dict[str, str]]:
+    """Meanwhile every hook Job ends well; by their names, the network policies that were there."""
+    seen: dict[str, str] = {}
     over = threading.Event()
 
     def finish() -> None:
@@ -174,8 +199,9 @@ def _finishing(cluster: Cluster, namespace: str) -> Iterator[list[str]]:
             for job in jobs:
                 hook = "helm.sh/hook" in job["metadata"].get("annotations", {})
                 if hook and not job.get("status", {}).get("completionTime"):
+                    policies = cluster.kubectl("get", "networkpolicy", f"--namespace={namespace}", "--output=name")
                     finished_job(cluster, job["metadata"]["name"], namespace)
-                    seen.append(job["metadata"]["name"])
+                    seen[job["metadata"]["name"]] = policies
 
     thread = threading.Thread(target=finish)
     thread.start()

@@ -9,6 +9,7 @@ probe       the port of /healthz and /readyz; without it, tcp is the port that m
 config      what its ConfigMap holds, for a restart when that changes; or empty
 volumes     mounted read-only, a list of {name, path, source}
 token       whether it has the token of its service account
+env         variables, as in a pod; or none
 preStop     a command before it is told to stop; or none
 */}}
 {{- define "sark-pdp.deployment" -}}
@@ -61,6 +62,9 @@ spec:
           image: {{ include "sark-pdp.image" $root }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           args: {{- toYaml .args | nindent 12 }}
+          {{- with .env }}
+          env: {{- toYaml . | nindent 12 }}
+          {{- end }}
           ports: {{- toYaml .ports | nindent 12 }}
           {{- if .probe }}
           # A first look that is patient: the database may come up with it.

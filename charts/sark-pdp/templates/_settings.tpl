@@ -17,14 +17,14 @@
   "image" (include "sark-pdp.image" .)
   "image_pull_policy" .Values.image.pullPolicy
   "mode" .Values.sidecar.mode
-  "cpu_request" .Values.sidecar.cpuRequest
+  "cpu_request" (toString .Values.sidecar.cpuRequest)
   "memory_request" .Values.sidecar.memoryRequest
   "memory_limit" .Values.sidecar.memoryLimit
   "spool_size" .Values.sidecar.spoolSize
   "run_as_user" (int64 .Values.runAsUser)
   "host_network" .Values.sidecar.hostNetwork
   "settings_file" "/etc/sark-pdp/sidecar.yaml" -}}
-{{- with .Values.sidecar.cpuLimit }}{{ $_ := set $sidecar "cpu_limit" . }}{{ end -}}
+{{- with .Values.sidecar.cpuLimit }}{{ $_ := set $sidecar "cpu_limit" (toString .) }}{{ end -}}
 {{- with .Values.sidecar.secret }}{{ $_ := set $sidecar "secret" . }}{{ end -}}
 {{- with .Values.sidecar.envoyImage }}{{ $_ := set $sidecar "envoy_image" . }}{{ end -}}
 {{- $made := dict
