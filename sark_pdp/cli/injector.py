@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -110,4 +111,17 @@ def _variables(file: Path | None) -> tuple[tuple[str, str], ...]:
             raise SettingsError(
                 f"sidecar.settings_file: {file} sets {name}, which the injector decides about; take it out"
             )
+        if _tells_secret(name, values[name]):
+            raise SettingsError(
+                f"sidecar.settings_file: {file}: {name} has a password in it, which any reader of a pod would see;"
+                " put it into the Secret of sidecar.secret, and name the file"
+            )
     return tuple((variable_of(name), value) for name, value in values.items())
+
+
+def _tells_secret(name: str, value: str) -> bool:
+    if name == "attributes.postgres_dsn":
+        from sark_pdp.postgres.connections import holds_secret
+
+        return holds_secret(value)
+    return "://" in value and urlsplit(value).password is not None

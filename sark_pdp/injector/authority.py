@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -90,7 +91,8 @@ def _authority(secret: dict[str, Any], now: datetime) -> str:
     """Leaves in it an authority that is valid for long enough, and the former ones that are still valid."""
     held = _certificates(secret, "ca.crt")
     known = [each for each in held if each.not_valid_after_utc > now]
-    if known and known[0].not_valid_after_utc > now + timedelta(days=_AUTHORITY_LEFT) and _text(secret, "ca.key"):
+    lasts = known and known[0].not_valid_after_utc > now + timedelta(days=_AUTHORITY_LEFT)
+    if lasts and _is_key_of(_text(secret, "ca.key"), known[0]):
         if known == held:
             return ""
         _put(secret, "ca.crt", _pem(known))
@@ -137,7 +139,7 @@ def _certificate(
     signer = _certificates(authority, "ca.crt")[0]
     trusted = _text(authority, "ca.crt")
     held = _certificates(secret, "tls.crt")
-    good = held and _fits(held[0], signer, names, now) and _text(secret, "tls.key")
+    good = held and _fits(held[0], signer, names, now) and _is_key_of(_text(secret, "tls.key"), held[0])
     if good and _text(secret, "ca.crt") == trusted:
         return ""
     _put(secret, "ca.crt", trusted)
@@ -161,13 +163,22 @@ def _certificate(
 
 
 def _fits(held: x509.Certificate, signer: x509.Certificate, names: tuple[str, ...], now: datetime) -> bool:
-    found = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
     lifetime = held.not_valid_after_utc - held.not_valid_before_utc
     try:
+        subject = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = subject.get_values_for_type(x509.DNSName)
         held.verify_directly_issued_by(signer)
     except Exception:  # noqa: BLE001 (cryptography raises several, all of which say no)
         return False
     return tuple(found) == names and held.not_valid_after_utc - now > lifetime / 3
+
+
+def _is_key_of(pem: bytes, certificate: x509.Certificate) -> bool:
+    """Somebody may have put one half of another pair there."""
+    try:
+        return load_pem_private_key(pem, None).public_key() == certificate.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
 
 
 def _builder(

@@ -97,6 +97,12 @@ def _check_names(pod: Pod) -> None:
     taken = [volume.name for volume in pod.spec.volumes or () if volume.name in VOLUMES]
     if taken:
         raise InjectionError(f"the pod has a volume {taken[0]} of its own; give it another name")
+    for _, _, container in _containers(pod):
+        for mount in container.volume_mounts or ():
+            if mount.name in VOLUMES:
+                raise InjectionError(
+                    f"container {container.name} mounts the volume {mount.name}, which is the sidecar's; take it out"
+                )
     if any(container.name == ENVOY for _, _, container in _containers(pod)):
         raise InjectionError(f"the pod has a container {ENVOY} of its own; give it another name")
 
@@ -111,6 +117,10 @@ def _check_ports(pod: Pod, template: Template, wishes: Wishes) -> None:
     if wishes.envoy:
         wanted["envoy-port"] = wishes.envoy_port or ENVOY_PORT
     taken = {name: number for name, number in wanted.items() if number is not None}
+    if wishes.app_port in taken.values():
+        raise InjectionError(
+            f"annotation {PREFIX}app-port: {wishes.app_port} is a port of the sidecar's or of Envoy's own; set another"
+        )
     if len(set(taken.values())) < len(taken):
         names = " and ".join(f"{PREFIX}{name}" for name in taken)
         raise InjectionError(f"annotations {names}: two of them are the same port; set different ones")

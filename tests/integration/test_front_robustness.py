@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ TIMEOUT = 60.0
 ENHANCE_YOUR_CALM = 11
 SECONDS = 0.8
 """How long a flood lasts."""
+HEAD_BYTES = 256 << 10
+"""Of the head of one call."""
+FRAME_BYTES = 16_384
 GROWTH = 64 << 20
 """Bytes that one hostile connection may cost, with much to spare: one process has 100 MiB."""
 
@@ -196,13 +199,58 @@ def test_headers_that_never_end_close_the_connection(front: Peer) -> None:
 
 
 def test_headers_beyond_what_is_read_are_refused_alone(front: Peer) -> None:
-    large = block({**call_head(NOW), "large": "x" * 16_300})
     with unharmed(front), Raw.greeted(front.port) as connection:
-        connection.send(frame(HEADERS, 0, 1, large[:16_000]), frame(CONTINUATION, END_HEADERS, 1, large[16_000:]))
+        connection.send(*_head(1, {**call_head(NOW), "large": "x" * HEAD_BYTES}))
         connection.call(3, NOW, b"next")
         streams = {come.stream: come for come in _until_ended(connection, 3)}
     assert streams[1].kind in {HEADERS, RST_STREAM}
     assert streams[3].flags & END_STREAM
+
+
+def _head(stream: int, fields: Mapping[str, str]) -> Iterator[bytes]:
+    """The head of a call, in as few frames as it takes."""
+    left, kind = block(fields), HEADERS
+    while len(left) > FRAME_BYTES:
+        yield frame(kind, 0, stream, left[:FRAME_BYTES])
+        left, kind = left[FRAME_BYTES:], CONTINUATION
+    yield frame(kind, END_HEADERS, stream, left)
+
+
+def test_a_peer_is_told_how_large_a_head_may_be(front: Peer) -> None:
+    with Raw(front.port) as connection:
+        connection.send(PREFACE + settings())
+        told = next(come for come in connection.frames() if come.kind == SETTINGS).payload
+    assert struct.pack(">HL", 6, HEAD_BYTES) in [told[at : at + 6] for at in range(0, len(told), 6)]
+
+
+@pytest.mark.parametrize("name", ["tracestate", "traceparent", "user-agent"])
+def test_a_head_of_almost_what_is_read_is_answered(front: Peer, name: str) -> None:
+    with unharmed(front), Raw.greeted(front.port) as connection:
+        connection.send(*_head(1, {**call_head(NOW), name: "x" * (HEAD_BYTES - 1000)}))
+        connection.send(frame(DATA, END_STREAM, 1, message(b"")))
+        [come] = [come for come in _until_ended(connection, 1) if come.kind == DATA]
+    assert come.payload == message(b"")
+
+
+@pytest.mark.parametrize("name", ["tracestate", "traceparent", "user-agent", ":path"])
+def test_large_heads_of_calls_that_are_only_begun_cost_little(front: Peer, name: str) -> None:
+    """What is kept of them counts as in flight; together they are more than 64 MiB."""
+    size = 60_000 if name == ":path" else HEAD_BYTES - 1000
+    with unharmed(front), Raw.greeted(front.port) as opened:
+        for n in range(1, 2 * 1000, 2):
+            # Each with another: equal ones would be kept once.
+            assert opened.send(*_head(n, {**call_head(NOW), name: f"/{n:x}" + "%" * size}))
+
+
+@pytest.mark.parametrize("path", [NOW, LATER, STREAM])
+def test_trailers_of_a_caller_are_not_kept(front: Peer, path: str) -> None:
+    with unharmed(front), Raw.greeted(front.port, initial_window_size=0) as slow:
+        for n in range(1, 2 * 1000, 2):
+            assert slow.send(frame(HEADERS, END_HEADERS, n, block(call_head(path))))
+            assert slow.send(frame(DATA, 0, n, message(b"x")))
+            *first, last = _head(n, {"large": "x" * (HEAD_BYTES - 1000)})
+            first[0] = first[0][:4] + bytes([END_STREAM]) + first[0][5:]
+            assert slow.send(*first, last)
 
 
 def _until_ended(connection: Raw, stream: int) -> Iterator[Frame]:

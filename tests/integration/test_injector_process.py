@@ -168,6 +168,16 @@ def test_what_is_no_new_pod_stays_as_it_is(request_: dict[str, Any], injector_pr
     assert (status, answer_of(body)) == (HTTPStatus.OK, {"uid": "1", "allowed": True})
 
 
+def test_a_volume_of_the_sidecars_is_mounted_by_nobody_else(injector_process: Injector) -> None:
+    """Where its socket could be replaced, say. Without a sidecar the API server would know no such volume."""
+    app = {"name": "app", "image": "app:1", "volumeMounts": [{"name": "sark-pdp-socket", "mountPath": "/mine"}]}
+
+    answer = answer_of(injector_process.ask(review_of({**POD, "spec": {"containers": [app]}}))[1])
+
+    assert not answer["allowed"]
+    assert "container app mounts the volume sark-pdp-socket, which is the sidecar's" in answer["status"]["message"]
+
+
 def test_a_review_that_is_too_large_is_refused_before_it_is_kept(injector_process: Injector) -> None:
     status, said = injector_process.ask(b"x" * 70_000)
 
@@ -253,6 +263,9 @@ def refused(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     sidecar, broken = tmp_path / "sidecar.yaml", tmp_path / "broken.yaml"
     sidecar.write_text("listen: {metrics: '127.0.0.1:1'}\n")
     broken.write_text("cache: {l1: {size: many}}\n")
+    told, shared = tmp_path / "told.yaml", tmp_path / "shared.yaml"
+    told.write_text("attributes: {postgres_dsn: 'postgresql://a@db/b?password=hunter2'}\n")
+    shared.write_text("cache: {l2: {url: 'redis://:hunter2@redis:6379'}}\n")
     tls = [f"tls.cert_file={certificate}", f"tls.key_file={key}"]
     good = ["sidecar.image=image:1", "inject.events=false", *tls]
     return {
@@ -272,6 +285,8 @@ def refused(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "namespace": ([*good, 'inject.excluded_namespaces=["A"]'], "'A' (flag) is no name of a namespace"),
         "url": ([*good, "kubernetes.url=http://x"], "kubernetes.url: 'http://x' (flag) is no place of an API"),
         "own": ([*good, f"sidecar.settings_file={sidecar}"], "sets listen.metrics, which the injector decides about"),
+        "password": ([*good, f"sidecar.settings_file={told}"], "attributes.postgres_dsn has a password in it"),
+        "another": ([*good, f"sidecar.settings_file={shared}"], "cache.l2.url has a password in it"),
         "theirs": ([*good, f"sidecar.settings_file={broken}"], "cache.l1.size: 'many'"),
         "slip": (
             [*good, "sidecar.imag=x"],
@@ -286,6 +301,7 @@ def test_what_cannot_be_used_stops_the_start_in_one_line(tmp_path: Path) -> None
 
         assert result.exit_code == 2, name
         assert says in result.stderr, name
+        assert "hunter2" not in result.stderr, name
         assert result.stderr.count("\n") == 1, name
 
 
