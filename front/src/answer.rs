@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use crate::limits::Held;
 use crate::request::Value;
 
 /// A gRPC status code, from 0 to 16.
@@ -108,6 +109,8 @@ pub struct Question {
     pub deadline: Option<Instant>,
     /// All where the method reads them, else the trace alone; None where there is none.
     pub pairs: Option<Pairs>,
+    /// Counts them as long as they are kept; None where they are small.
+    pub held: Option<Arc<Held>>,
 }
 
 /// Takes one answer of many, or None; false where nobody wants more. May wait for the caller.

@@ -29,6 +29,7 @@ use crate::pool::{Job, Tally};
 use crate::request::Encoding;
 use crate::server::Route;
 
+use body::Body;
 pub use head::Recent;
 
 /// Why a call ends before it was answered.
@@ -62,7 +63,7 @@ struct Call {
     /// Whether answers to compressed messages are compressed too.
     packs: bool,
     encoding: Encoding,
-    body: RecvStream,
+    body: Body,
     decoder: Decoder,
     respond: SendResponse<Bytes>,
     /// Once the head of the answer was sent.
@@ -187,6 +188,7 @@ impl Call {
             if self.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Ended::Gone));
             }
+            self.body.poll_ahead(cx);
             expired.as_mut().poll(cx).map(|()| Err(deadline_exceeded()))
         })
         .await

@@ -8,8 +8,15 @@ use std::time::Duration;
 pub const INLINE_BYTES: usize = 16 * 1024;
 /// Watches that may be open at a time; each holds a thread.
 pub const MAX_WATCHES: usize = 64;
-/// What is known of a call before its message, in bytes.
-pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// What is known of a call before its message, in bytes, as HTTP/2 counts them and as peers are told in SETTINGS.
+///
+/// Envoy copies headers of its own clients into a call (`tracestate`, where it traces): up to 60 KiB unless
+/// `max_request_headers_kb` says otherwise. Had they no room here, a client could make the question about itself fail,
+/// and with `failure_mode_allow` pass. A connection reads one head at a time, in up to four times its size where fields
+/// are short; of what a call keeps, more than `SMALL_HEAD` counts as in flight.
+pub const MAX_HEADER_BYTES: u32 = 256 * 1024;
+/// Calls keep this much of their heads uncounted.
+pub const SMALL_HEAD: usize = 4 * 1024;
 /// What one call may send ahead of being read.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// What one connection may.

@@ -12,6 +12,8 @@ use crate::metadata::{BASE64, GRPC, GRPC_ACCEPT_ENCODING, GRPC_ENCODING};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Version, trace, parent and flags. <https://www.w3.org/TR/trace-context/>
+const TRACE_BYTES: usize = 55;
 
 /// How the messages of a call are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +124,24 @@ pub enum Value {
     Binary(Bytes),
 }
 
-/// The trace alone, for a method that reads nothing else.
+/// The trace alone, for a method that reads nothing else; without what a later version of its format would add.
 pub fn trace(traceparent: &HeaderValue) -> Option<(String, Value)> {
     let text = traceparent.to_str().ok()?;
-    Some((TRACEPARENT.as_str().to_owned(), Value::Text(text.to_owned())))
+    // Whether it is well-formed shows in the byte behind what is read.
+    let read = text.get(..=TRACE_BYTES).unwrap_or(text);
+    Some((TRACEPARENT.as_str().to_owned(), Value::Text(read.to_owned())))
+}
+
+/// The bytes that pairs take, about.
+pub fn size(pairs: &[(String, Value)]) -> usize {
+    let each = pairs.iter().map(|(name, value)| {
+        let value = match value {
+            Value::Text(text) => text.len(),
+            Value::Binary(bytes) => bytes.len(),
+        };
+        size_of::<(String, Value)>() + name.len() + value
+    });
+    each.sum()
 }
 
 /// The metadata that the caller added, in its order; what neither ASCII nor base64 makes sense of is left out.
@@ -223,6 +239,15 @@ mod tests {
             "identity, deflate, gzip"
         )));
         assert!(!accepts_gzip(&headers("grpc-accept-encoding", "identity")));
+    }
+
+    #[test]
+    fn of_a_trace_no_more_is_kept_than_is_read() {
+        let long = format!("00-{}", "1".repeat(100));
+        for (sent, kept) in [("00-1", "00-1"), (long.as_str(), &long[..56])] {
+            let (name, value) = trace(&HeaderValue::from_str(sent).unwrap()).unwrap();
+            assert_eq!((name.as_str(), value), ("traceparent", Value::Text(kept.to_owned())));
+        }
     }
 
     #[test]

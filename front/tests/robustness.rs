@@ -169,6 +169,39 @@ fn a_message_in_parts_counts_once() {
 }
 
 #[test]
+fn what_calls_keep_of_large_heads_counts_as_long_as_they_last() {
+    for path in ["/a.B/Unary", "/a.B/Stream", "/a.B/Watch"] {
+        runtime().block_on(async {
+            let shared = shared();
+            let mut client = client(&shared, 65_535).await;
+            let mut large = head(path);
+            large
+                .headers_mut()
+                .insert("tracestate", "x".repeat(30_000).parse().unwrap());
+            let kept = large.clone();
+            large
+                .headers_mut()
+                .insert("user-agent", "x".repeat(30_000).parse().unwrap());
+            let mut calls = Vec::new();
+            for request in [&kept, &large, &large, &kept] {
+                let mut ready = client.ready().await.unwrap();
+                calls.push(ready.send_request(request.clone(), false).unwrap());
+                client = ready;
+            }
+            sleep(GRAIN).await;
+            assert_eq!(shared.load.bytes(), 60_000, "{path}");
+            let (answer, _) = client.send_request(large, false).unwrap();
+            let (parts, mut body) = answer.await.unwrap().into_parts();
+            let told = status(&mut body, &parts.headers).await.unwrap();
+            assert_eq!(told["grpc-message"], "too many bytes", "{path}");
+            drop(calls);
+            sleep(GRAIN).await;
+            assert_eq!(shared.load.bytes(), 0, "{path}");
+        });
+    }
+}
+
+#[test]
 fn what_a_caller_left_in_the_queue_keeps_its_place() {
     for path in ["/a.B/Unary", "/a.B/Stream"] {
         runtime().block_on(async {

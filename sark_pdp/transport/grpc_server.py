@@ -26,6 +26,9 @@ _THREADS: Final = 4
 _OPEN_CALLS: Final = 64
 """Streams that may be open at a time, and watches besides; each holds a thread."""
 _POLL_SECONDS: Final = 0.02
+_METADATA_BYTES: Final = 256 * 1024
+"""Metadata of one call, as much as on the front (`front/src/limits.rs` says why). Both of grpcio's bounds, or it would
+refuse calls between them at random."""
 
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -106,6 +109,8 @@ class GrpcServer(grpc.GenericRpcHandler):
                 # Methods refuse what is larger than their limit themselves; this bounds what is read at all.
                 ("grpc.max_receive_message_length", max(limits.in_flight_bytes, limits.max_message_bytes)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", _METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
             ),
         )
 

@@ -312,6 +312,37 @@ def test_a_process_that_does_not_answer(
     assert went_through(proxy, response) is failure_mode_allow
 
 
+def traced(config: dict[str, Any]) -> None:
+    """By a tracer that copies `tracestate` of the client into each question. Nobody collects what it tells."""
+    chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
+    chain["filters"][0]["typed_config"]["tracing"] = {
+        "provider": {
+            "name": "envoy.tracers.opentelemetry",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "decision_point"}, "timeout": "0.25s"},
+                "service_name": "envoy",
+            },
+        }
+    }
+
+
+@pytest.mark.parametrize("transport", ["auto", "grpcio"])
+def test_a_client_cannot_make_the_question_about_it_fail(
+    transport: str, serve_stated: ServeStated, start_envoy: StartEnvoy
+) -> None:
+    """Not by headers that Envoy copies into the metadata of the question, as many as it takes."""
+    served = serve_stated({"transport": transport})
+    proxy = start_envoy(served.grpc, {"failure_mode_allow": True}, change=traced)
+    parent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    for size in (12_000, 40_000, 60_000):
+        headers = {**parent, "tracestate": "a=" + "x" * size}
+        response = proxy.request("GET", "/", {**headers, "x-result": "false"})
+        assert (response.status, went_through(proxy, response)) == (403, False)
+    # Envoy did ask in each case, and its question says what the client did.
+    assert went_through(proxy, proxy.request("GET", "/", {**headers, **STATED}))
+
+
 def test_a_policy_that_does_not_end_lets_nobody_through(serve_stated: ServeStated, start_envoy: StartEnvoy) -> None:
     """It is cut off here, in time to deny."""
     served = serve_stated({"limits.eval_timeout": "100ms"})

@@ -43,6 +43,7 @@ from tests.interop.raw import (
 pytest.importorskip("sark_pdp._front", reason="the front was not built")
 
 NOW, LATER, STREAM = "/robust.Echo/Now", "/robust.Echo/Later", "/robust.Echo/Stream"
+UNARY_CALL = "/grpc.testing.TestService/UnaryCall"
 TIMEOUT = 60.0
 ENHANCE_YOUR_CALM = 11
 SECONDS = 0.8
@@ -232,14 +233,24 @@ def test_a_head_of_almost_what_is_read_is_answered(front: Peer, name: str) -> No
     assert come.payload == message(b"")
 
 
+@pytest.mark.parametrize("path", [NOW, UNARY_CALL])
 @pytest.mark.parametrize("name", ["tracestate", "traceparent", "user-agent", ":path"])
-def test_large_heads_of_calls_that_are_only_begun_cost_little(front: Peer, name: str) -> None:
-    """What is kept of them counts as in flight; together they are more than 64 MiB."""
+def test_large_heads_of_calls_that_are_only_begun_cost_little(front: Peer, path: str, name: str) -> None:
+    """What is kept of them counts as in flight; together they are more than 64 MiB. One method reads all metadata."""
     size = 60_000 if name == ":path" else HEAD_BYTES - 1000
     with unharmed(front), Raw.greeted(front.port) as opened:
         for n in range(1, 2 * 1000, 2):
             # Each with another: equal ones would be kept once.
-            assert opened.send(*_head(n, {**call_head(NOW), name: f"/{n:x}" + "%" * size}))
+            assert opened.send(*_head(n, {**call_head(path), name: f"/{n:x}" + "%" * size}))
+
+
+@pytest.mark.parametrize("path", [NOW, UNARY_CALL])
+def test_heads_that_are_larger_than_they_were_sent_cost_little(front: Peer, path: str) -> None:
+    """Each byte is a field of HPACK's static table, 60 bytes as they are counted."""
+    large = block(call_head(path)) + b"\x90" * 4000
+    with unharmed(front), Raw.greeted(front.port) as opened:
+        for n in range(1, 2 * 1000, 2):
+            assert opened.send(frame(HEADERS, END_HEADERS, n, large))
 
 
 @pytest.mark.parametrize("path", [NOW, LATER, STREAM])
@@ -305,7 +316,7 @@ def test_who_does_not_read_is_not_kept_more_for_than_its_streams(front: Peer) ->
         with suppress(ConnectionError):
             while time.monotonic() < end:
                 if not unsent:
-                    head = frame(HEADERS, END_HEADERS, stream, block(call_head("/grpc.testing.TestService/UnaryCall")))
+                    head = frame(HEADERS, END_HEADERS, stream, block(call_head(UNARY_CALL)))
                     unsent = head + frame(DATA, END_STREAM, stream, wanted)
                     stream += 2
                 sent = deaf.send_now(unsent)

@@ -1,15 +1,72 @@
 //! The messages of a call, as they come.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+use h2::RecvStream;
 use tokio::time::sleep;
 
 use super::{Call, Ended, deadline_exceeded, expiry, failed};
 use crate::answer::{Answer, Kind, code};
 use crate::framing::{Item, Message, Refused};
 use crate::limits::{Held, MESSAGE};
+
+/// The bytes of a call. Its trailers mean nothing here, and are dropped as they come.
+pub(super) struct Body {
+    stream: RecvStream,
+    /// Read before their turn; the caller has no credit for more yet.
+    ahead: VecDeque<Bytes>,
+    ended: bool,
+}
+
+impl Body {
+    /// Nothing is read yet.
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self {
+            stream,
+            ahead: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ahead.is_empty() && (self.ended || self.stream.is_end_stream())
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        let chunk = match self.ahead.pop_front() {
+            Some(chunk) => chunk,
+            None => match ready!(self.poll_next(cx)) {
+                Some(chunk) => chunk?,
+                None => return Poll::Ready(None),
+            },
+        };
+        self.stream.flow_control().release_capacity(chunk.len())?;
+        Poll::Ready(Some(Ok(chunk)))
+    }
+
+    /// Reads what has come while nobody asks for it: trailers behind it would be kept as long as the call.
+    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(Ok(chunk))) = self.poll_next(cx) {
+            self.ahead.push_back(chunk);
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.stream.poll_data(cx));
+        if next.is_none() {
+            self.ended = true;
+            let _ = self.stream.poll_trailers(cx);
+        }
+        Poll::Ready(next)
+    }
+}
 
 impl Call {
     /// The next message; None at the end of the body.
@@ -21,10 +78,7 @@ impl Call {
                 Err(_) => return Poll::Ready(Err(failed("a message has a prefix that gRPC does not know"))),
             }
             match self.body.poll_data(cx) {
-                Poll::Ready(Some(Ok(chunk))) => {
-                    self.body.flow_control().release_capacity(chunk.len())?;
-                    self.decoder.push(chunk);
-                }
+                Poll::Ready(Some(Ok(chunk))) => self.decoder.push(chunk),
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Ended::Gone)),
                 Poll::Ready(None) if self.decoder.unfinished() => {
                     return Poll::Ready(Err(failed("the last message is not complete")));
@@ -37,7 +91,7 @@ impl Call {
 
     /// Whether nothing follows the message that was read.
     pub(super) fn is_last(&self) -> bool {
-        self.body.is_end_stream() && !self.decoder.unfinished()
+        self.body.has_ended() && !self.decoder.unfinished()
     }
 
     /// The next message, waited for until the deadline; `held` is what the bytes of an incomplete one take.

@@ -8,14 +8,18 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderValue, Method as Verb, Request, Response, StatusCode};
 
-use super::{Call, foreign};
+use super::{Body, Call, foreign};
 use crate::answer::{Answer, Origin, Pairs, Question, code};
 use crate::connection::Caller;
-use crate::framing::Decoder;
+use crate::framing::{Decoder, Refused};
+use crate::limits::{Held, SMALL_HEAD};
 use crate::metadata;
 use crate::metrics::inc;
 use crate::request::{self, Encoding, Head};
 use crate::server::Route;
+
+/// A caller is told this much of a method that is unknown: who reads no answers is not kept more for.
+const NAME_CHARS: usize = 256;
 
 /// What a connection's last call asked: the next one mostly asks the same. Owned by the connection's task.
 pub struct Recent {
@@ -80,7 +84,8 @@ pub(super) fn open(
     let mut end = |response: Response<()>| drop(respond.send_response(response, true));
     let path = parts.uri.path();
     let Some(route) = recent.route(path) else {
-        let answer = Answer::status(code::UNIMPLEMENTED, format!("there is no method {path}"));
+        let named: String = path.chars().take(NAME_CHARS).collect();
+        let answer = Answer::status(code::UNIMPLEMENTED, format!("there is no method {named}"));
         shared.unknown.handled(answer.status, began.elapsed());
         end(metadata::trailers_only(&answer));
         return None;
@@ -104,26 +109,40 @@ pub(super) fn open(
         refuse(answer, metadata::trailers_only(answer));
         return None;
     };
-    Some(Call {
+    let pairs = if route.wants_pairs {
+        Some(Pairs::from(request::pairs(&parts.headers)))
+    } else {
+        head.traceparent
+            .and_then(request::trace)
+            .map(|pair| Pairs::from([pair]))
+    };
+    let kept = head.user_agent.map_or(0, HeaderValue::len) + pairs.as_deref().map_or(0, request::size);
+    let mut call = Call {
         question: Question {
             origin,
             deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
-            pairs: if route.wants_pairs {
-                Some(Pairs::from(request::pairs(&parts.headers)))
-            } else {
-                head.traceparent
-                    .and_then(request::trace)
-                    .map(|pair| Pairs::from([pair]))
-            },
+            pairs,
+            held: None,
         },
         packs: encoding == Encoding::Gzip && request::accepts_gzip(&parts.headers),
         caller: Arc::clone(&recent.caller),
         route,
         encoding,
-        body,
+        body: Body::new(body),
         decoder: Decoder::new(shared.limits.max_message_bytes),
         respond,
         sending: None,
         began,
-    })
+    };
+    if kept > SMALL_HEAD {
+        let mut held = Held::new(&shared.load);
+        if !held.resize(kept, &shared.limits) {
+            let answer = call.refusal(Refused::TooManyBytes);
+            let status = call.send_only(answer);
+            call.route.metrics.handled(status, began.elapsed());
+            return None;
+        }
+        call.question.held = Some(Arc::new(held));
+    }
+    Some(call)
 }

@@ -35,10 +35,13 @@ impl Call {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
                 let mut stalled = pin!(sleep(STALLED));
-                let granted = poll_fn(|cx| match stream.poll_capacity(cx) {
-                    Poll::Ready(granted) => Poll::Ready(granted.ok_or(Ended::Gone)),
-                    Poll::Pending if stalled.as_mut().poll(cx).is_ready() => Poll::Ready(Err(Ended::Gone)),
-                    Poll::Pending => expired.as_mut().poll(cx).map(|()| Err(deadline_exceeded())),
+                let granted = poll_fn(|cx| {
+                    self.body.poll_ahead(cx);
+                    match stream.poll_capacity(cx) {
+                        Poll::Ready(granted) => Poll::Ready(granted.ok_or(Ended::Gone)),
+                        Poll::Pending if stalled.as_mut().poll(cx).is_ready() => Poll::Ready(Err(Ended::Gone)),
+                        Poll::Pending => expired.as_mut().poll(cx).map(|()| Err(deadline_exceeded())),
+                    }
                 });
                 granted.await??;
                 continue;
