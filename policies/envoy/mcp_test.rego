@@ -73,6 +73,36 @@ test_sensitive_tool_needs_the_second_factor if {
 	refusal(object.union(document, yes)) == "tools of high sensitivity need multi-factor authentication"
 }
 
+proven_by(principal) := object.union(request("bob", call("deploy")), {
+	"user": {"id": "bob"},
+	"principal": object.union({"id": "bob"}, principal),
+})
+
+# Where it is verified who asks, anybody can write the header.
+test_second_factor_of_who_was_proven_otherwise if {
+	every principal in [{"method": "jwt", "claims": {}}, {"method": "mtls", "claims": {}}] {
+		reason := "tools of high sensitivity need multi-factor authentication"
+		refusal(verified(proven_by(principal))) == reason
+	}
+	refusal(object.union(verified(request("bob", call("deploy"))), {"user": null, "principal": {"method": "none"}})) == "the request names no user"
+}
+
+test_second_factor_of_a_trusted_header if {
+	document := proven_by({"method": "header", "claims": {}})
+	refusal(document) == "tools of high sensitivity need multi-factor authentication"
+	grant(verified(document)) == "a role grants tools of high sensitivity in production"
+}
+
+test_second_factor_of_a_token if {
+	grant(proven_by({"method": "jwt", "claims": {"amr": ["pwd", "mfa"]}})) == "a role grants tools of high sensitivity in production"
+	every amr in [["pwd", "otp"], [], "mfa", ["MFA"], null, true, 7] {
+		reason := "tools of high sensitivity need multi-factor authentication"
+		refusal(verified(proven_by({"method": "jwt", "claims": {"amr": amr}}))) == reason
+	}
+	mtls := proven_by({"method": "mtls", "claims": {"amr": ["mfa"]}})
+	refusal(mtls) == "tools of high sensitivity need multi-factor authentication"
+}
+
 test_sensitive_tool_needs_working_hours if {
 	answer := ask_at(verified(request("bob", call("deploy"))), fixtures.saturday("12:00:00"))
 	answer.allowed == false

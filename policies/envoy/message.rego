@@ -6,6 +6,8 @@
 #   would be in the key of every cached answer.
 package envoy.message
 
+import data.envoy.spelling
+
 # METADATA
 # title: Where the message is read from
 # description: body or filter; undefined where there is no message that can be judged.
@@ -34,6 +36,11 @@ problem := "the body did not arrive whole" if {
 else := "the body is not one JSON-RPC 2.0 message" if not source
 
 else := "Envoy and the decision point read the message differently" if contradictory
+
+else := "the message has a member that differs in capitals only from one that is judged" if {
+	source == "body"
+	not spelling.plain
+}
 
 contradictory if {
 	source == "body"

@@ -23,9 +23,22 @@ proven_teams := input.user.teams
 
 # METADATA
 # title: Whether who authenticated the user saw a second factor
+# description: >-
+#   The header is as good as that of the user: beside a token or a certificate it is only what anybody can write. Of a
+#   token its claim amr counts, as RFC 8176 has it.
 default mfa_verified := false
 
-mfa_verified if input.attributes.request.http.headers["x-sark-mfa"] == "true"
+mfa_verified if {
+	not proven_otherwise
+	input.attributes.request.http.headers["x-sark-mfa"] == "true"
+}
+
+mfa_verified if {
+	input.principal.method == "jwt"
+	"mfa" in input.principal.claims.amr
+}
+
+proven_otherwise if input.principal.method != "header"
 
 # METADATA
 # title: Why the user is refused whatever is asked

@@ -7,6 +7,9 @@
 | `prompts/get` | `prompt:get` | `prompt.name` |
 | `completion/complete` | that of what it completes | |
 | `tools/list`, `resources/list`, `resources/templates/list`, `prompts/list` | `…:list`, of each entry of the result | |
+
+What is read of parameters must not be there in other capitals as well, or instead: some servers (all that use Go's
+`encoding/json`) take `Name` for `name`, and of both the last.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,6 +75,10 @@ LISTS: Final[Mapping[str, Listed]] = {
 }
 """By the key of a result that holds the entries."""
 
+_READ: Final = frozenset({"name", "uri", "arguments", "ref", "type", "notifications", "resourceSubscriptions"})
+"""All that is read of parameters."""
+_READ_FOLDED: Final = frozenset(map(str.casefold, _READ))
+
 
 def questions(method: str, params: Params) -> tuple[Asked, ...] | None:
     """What a call wants to use, all of which must be allowed; None for a method that nobody here knows.
@@ -81,7 +88,19 @@ def questions(method: str, params: Params) -> tuple[Asked, ...] | None:
     if method in SESSION:
         return ()
     ask = _QUESTIONS.get(method)
-    return None if ask is None else ask(params)
+    if ask is None:
+        return None
+    for read in (params, params.get("ref"), params.get("notifications")):
+        if isinstance(read, Mapping):
+            _spelled(read)
+    return ask(params)
+
+
+def _spelled(params: Params) -> None:
+    for key in params.keys() - _READ:
+        # Not `lower`: Go takes U+017F, the long s, for s and U+212A, the sign of kelvin, for k.
+        if key.casefold() in _READ_FOLDED:
+            raise UnaskableError("a parameter differs in capitals only from one that is judged")
 
 
 def _tool(params: Params) -> tuple[Asked, ...]:

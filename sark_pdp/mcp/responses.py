@@ -19,7 +19,9 @@ _INTERNAL_ERROR: Final = -32603
 _EMPTY: Final = frozenset({202, 204})
 """Statuses of answers that tell nothing."""
 _ENDPOINT: Final = "endpoint"
-"""The one event whose data is no message, in MCP's first transport."""
+"""The one event whose data is no message but a URI, in MCP's first transport."""
+_BEFORE_JSON: Final = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+"""What some reader may skip: white space, and what tells UTF-8, 16 and 32 apart."""
 
 _log = logging.getLogger(__name__)
 
@@ -109,19 +111,25 @@ class GuardedSend:
 
     async def _complete(self, body: bytes) -> None:
         self._done = True
-        if not body or not _is_json(_value(self._headers, b"content-type")):
-            if self._errors and not body:
+        if not body:
+            if self._errors:
                 # What is left of the batch were notifications.
                 await answer(self._send, 200, self._errors)
-            elif body and self._status < 400 and self._status not in _EMPTY:
-                await self._fail("the answer of the MCP server is neither JSON nor a stream of events")
             else:
                 await respond(self._send, self._status, body, self._headers)
             return
+        if not _is_json(_value(self._headers, b"content-type")):
+            if self._status < 400 and self._status not in _EMPTY:
+                await self._fail("the answer of the MCP server is neither JSON nor a stream of events")
+                return
+            if not _begins_as_json(body):
+                await respond(self._send, self._status, body, self._headers)
+                return
+            # Some clients read it whatever it is called.
         try:
             message = json_rpc.decode(body, strict=False)
         except MessageError:
-            await self._fail("the answer of the MCP server is not JSON, which it says it is")
+            await self._fail("the answer of the MCP server is not JSON, which it says or seems to be")
             return
         seen = await guarded_message(self._guard, self._caller, message)
         if self._errors:
@@ -145,7 +153,7 @@ class GuardedSend:
 
     async def _event(self, event: sse.Event) -> bytes:
         """Nothing for an event that cannot be judged."""
-        if not event.data or event.kind == _ENDPOINT:
+        if not event.data or (event.kind == _ENDPOINT and not _begins_as_json(event.data.encode())):
             return event.raw
         try:
             message = json_rpc.decode(event.data, strict=False)
@@ -167,6 +175,11 @@ class GuardedSend:
 
 def _value(headers: Headers, name: bytes) -> bytes:
     return next((value.strip().lower() for key, value in headers if key == name), b"")
+
+
+def _begins_as_json(body: bytes) -> bool:
+    """With an object or an array: what else there is of JSON lists nothing."""
+    return body.lstrip(_BEFORE_JSON).startswith((b"{", b"["))
 
 
 def _is_json(content_type: bytes) -> bool:

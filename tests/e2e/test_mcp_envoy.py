@@ -206,6 +206,25 @@ def test_of_two_names_the_one_is_judged_that_the_server_takes(shop: Shop) -> Non
     assert answer["error"]["data"]["reason"] == "tools of critical sensitivity need multi-factor authentication"
 
 
+@pytest.mark.parametrize("shop", ["the body", "both"], indirect=True)
+@pytest.mark.parametrize(
+    "twin",
+    [
+        {"Method": "tools/call"},
+        {"Params": {"name": "drop_database"}},
+        {"params": {"name": "echo", "Name": "drop_database"}},
+    ],
+    ids=["a method", "parameters", "a name"],
+)
+def test_what_some_servers_take_for_another_name_does_not_reach_them(twin: dict[str, Any], shop: Shop) -> None:
+    """Where the body is sent."""
+    message = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "echo"}, **twin}
+    answer = shop.post("bob", message).json()
+    assert answer["error"]["data"]["reason"] == (
+        "the message has a member that differs in capitals only from one that is judged"
+    )
+
+
 @pytest.mark.parametrize("shop", ["what Envoy's filter read of it", "both"], indirect=True)
 def test_envoys_filter_reads_bodies_that_are_not_sent_on(shop: Shop) -> None:
     """And one that is longer than the filter reads is refused."""

@@ -1,5 +1,6 @@
 """The middleware on the wire: whatever is posted, and whatever a server answers, in JSON or in a stream of events."""
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -14,8 +15,10 @@ from mcp.server.streamable_http import EventMessage, EventStore
 
 from sark_pdp.client import AsyncClient
 from sark_pdp.mcp import Guard, McpMiddleware
+from sark_pdp.mcp.guard import Caller
+from sark_pdp.mcp.responses import GuardedSend
 from tests.fix_envoy import Response
-from tests.fix_mcp import PATIENCE, a_server, in_header, served
+from tests.fix_mcp import PATIENCE, USERS, a_server, in_header, served
 from tests.fix_serve import Sidecar
 
 MESSAGES = yaml.safe_load((Path(__file__).parents[1] / "cases" / "mcp" / "messages.yaml").read_text())
@@ -383,7 +386,7 @@ def test_a_listing_of_thousands(shop: Shop) -> None:
         (EVENTS, [gzip.compress(b"data: {}\n\n")], {"content-encoding": "br"}, "compressed"),
         ("text/plain", [encoded(result_of(LISTED))], {}, "neither JSON nor a stream"),
         ("", [encoded(result_of(LISTED))], {}, "neither JSON nor a stream"),
-        (JSON, [b'{"jsonrpc"'], {}, "not JSON, which it says it is"),
+        (JSON, [b'{"jsonrpc"'], {}, "not JSON, which it says or seems to be"),
     ],
     ids=["too long", "compressed", "a compressed stream", "text", "no type", "cut off"],
 )
@@ -394,6 +397,54 @@ def test_an_answer_that_cannot_be_judged_is_not_given(
     response = shop.answered(200, kind, *pieces, **headers)
     assert response.status == 502
     assert why in response.json()["error"]["message"]
+    assert b"drop_database" not in response.body
+
+
+@pytest.mark.parametrize("status", [202, 204, 400, 404, 500])
+@pytest.mark.parametrize("kind", ["text/plain", "text/html", ""])
+def test_a_listing_loses_what_may_not_be_seen_whatever_it_is_called(status: int, kind: str, sidecar: Sidecar) -> None:
+    """With statuses of which other text passes: what reads it as JSON gets no more."""
+    for before, encoding in ((b"", "utf-8"), (b" \r\n", "utf-8"), (b"\xef\xbb\xbf", "utf-8"), (b"", "utf-16")):
+        listing = before + json.dumps(result_of(LISTED)).encode(encoding)
+        shown = judged(sidecar, status, kind, listing)
+        assert json.loads(shown) == result_of(SHOWN)
+    assert json.loads(judged(sidecar, status, kind, encoded([result_of(LISTED)]))) == [result_of(SHOWN)]
+
+
+def judged(sidecar: Sidecar, status: int, kind: str, answer: bytes) -> bytes:
+    """What the middleware makes of an answer: a client of HTTP drops what comes with 204."""
+    sent: list[Any] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    async def judge() -> None:
+        async with AsyncClient(sidecar.grpc, timeout=PATIENCE) as pdp:
+            guarded = GuardedSend(Guard(pdp), Caller(USERS["bob"]), send, [], MOST)
+            headers = [(b"content-type", kind.encode())] if kind else []
+            await guarded({"type": "http.response.start", "status": status, "headers": headers})
+            await guarded({"type": "http.response.body", "body": answer})
+
+    asyncio.run(judge())
+    assert sent[0]["status"] == status
+    return b"".join(each.get("body", b"") for each in sent)
+
+
+def test_text_that_begins_as_json_and_is_none_is_not_given(shop: Shop) -> None:
+    """Nor is what is too deep to be judged."""
+    for body in (b"[Errno 2] " + encoded(result_of(LISTED)), b"[" * 300 + encoded(result_of(LISTED)) + b"]" * 300):
+        response = shop.answered(404, "text/plain", body)
+        assert response.status == 502
+        assert b"drop_database" not in response.body
+
+
+@pytest.mark.parametrize("before", [b"", b"  ", b"\xef\xbb\xbf"])
+def test_the_event_of_the_first_transport_tells_a_path_and_nothing_else(before: bytes, shop: Shop) -> None:
+    """A listing under its name is judged, or left out."""
+    told = b"event: endpoint\ndata: /messages?session=1\n\n"
+    listing = b"event: endpoint\ndata: " + before + encoded(result_of(LISTED)) + b"\n\n"
+    response = shop.answered(200, EVENTS, told, listing)
+    assert response.body.startswith(told)
     assert b"drop_database" not in response.body
 
 
